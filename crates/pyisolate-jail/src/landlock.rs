@@ -1,0 +1,149 @@
+//! Landlock: a second wall behind the read-only root and the system call filter, made of different
+//! code.
+//!
+//! The domain lets a process read files and list directories, read and write `/dev/null`, and
+//! nothing else: no executing, no writing, no TCP, no abstract sockets or signals across its edge.
+//! The ruleset is made once; each cell enters it through the inherited descriptor.
+//!
+//! It is the one layer a kernel may lack. What was achieved is a value, [`Support`], and goes into
+//! the report.
+
+#![expect(unsafe_code, reason = "landlock_restrict_self on a ruleset that several processes share")]
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
+    PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+};
+
+/// The newest ABI whose rights are asked for. Older kernels give what they have.
+const WANTED: ABI = ABI::V6;
+
+/// The first version with everything that the domain asks for (Linux 6.12).
+const COMPLETE: i32 = 6;
+
+/// How much of the domain this kernel enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// Everything asked for.
+    Complete {
+        /// The kernel's Landlock ABI version.
+        abi: i32,
+    },
+    /// Some of it.
+    Partial {
+        /// The kernel's Landlock ABI version.
+        abi: i32,
+        /// What is not enforced.
+        lacks: &'static str,
+    },
+    /// Landlock is not compiled in or was not enabled at boot.
+    Missing,
+}
+
+/// Why the domain could not be made or entered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LandlockError {
+    /// The ruleset could not be made, on a kernel that has Landlock.
+    #[error("making the Landlock ruleset failed")]
+    Ruleset(#[from] RulesetError),
+    /// A path that a rule is about could not be opened.
+    #[error("opening a path for a Landlock rule failed")]
+    Path(#[from] PathFdError),
+    /// `landlock_restrict_self`.
+    #[error("landlock_restrict_self failed")]
+    Enter(#[source] io::Error),
+}
+
+/// A ruleset that can be entered again and again.
+#[derive(Debug)]
+pub struct Domain {
+    ruleset: Option<OwnedFd>,
+    support: Support,
+}
+
+impl Domain {
+    /// Makes the ruleset, about the root that the caller has now.
+    ///
+    /// # Errors
+    /// When a kernel that has Landlock refuses. A kernel without it is not an error.
+    pub fn prepare() -> Result<Self, LandlockError> {
+        let support = Support::probe();
+        if support == Support::Missing {
+            return Ok(Self { ruleset: None, support });
+        }
+        let all = AccessFs::from_all(WANTED);
+        let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+        let null = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
+        let mut created = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(all)?
+            .handle_access(AccessNet::from_all(WANTED))?
+            .scope(Scope::from_all(WANTED))?
+            .create()?
+            .add_rule(PathBeneath::new(PathFd::new("/")?, read))?;
+        // A root without /dev/null has nothing to allow there.
+        if let Ok(device) = PathFd::new("/dev/null") {
+            created = created.add_rule(PathBeneath::new(device, null))?;
+        }
+        Ok(Self { ruleset: created.into(), support })
+    }
+
+    /// What the kernel enforces of it.
+    #[must_use]
+    pub fn support(&self) -> Support {
+        self.support
+    }
+
+    /// The ruleset's descriptor, for who closes all others.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.ruleset.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Confines the calling thread and what it makes. Needs `no_new_privs`. Does nothing on a
+    /// kernel without Landlock.
+    ///
+    /// # Errors
+    /// The kernel's; `E2BIG` after sixteen domains inside one another.
+    pub fn enter(&self) -> Result<(), LandlockError> {
+        let Some(ruleset) = &self.ruleset else { return Ok(()) };
+        // SAFETY: landlock_restrict_self takes a ruleset descriptor and flags, and touches no
+        // memory of ours. `ruleset` is open for as long as `self` is.
+        let result =
+            unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
+        if result == 0 { Ok(()) } else { Err(LandlockError::Enter(io::Error::last_os_error())) }
+    }
+}
+
+impl Support {
+    /// Asks the kernel for its Landlock version.
+    #[must_use]
+    pub fn probe() -> Self {
+        // LANDLOCK_CREATE_RULESET_VERSION (include/uapi/linux/landlock.h): no ruleset, only the
+        // version.
+        const VERSION: libc::c_uint = 1;
+        let nothing = std::ptr::null::<libc::c_void>();
+        // SAFETY: with this flag landlock_create_ruleset wants a null attribute of size 0 and reads
+        // no memory.
+        let abi =
+            unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+        Self::of(i32::try_from(abi).unwrap_or(-1))
+    }
+
+    fn of(abi: i32) -> Self {
+        let lacks = match abi {
+            ..=0 => return Self::Missing,
+            1 => "moving files, truncation, TCP, device ioctl, abstract sockets and signals",
+            2 => "truncation, TCP, device ioctl, abstract sockets and signals",
+            3 => "TCP, device ioctl, abstract sockets and signals",
+            4 => "device ioctl, abstract sockets and signals",
+            5 => "abstract sockets and signals",
+            COMPLETE.. => return Self::Complete { abi },
+        };
+        Self::Partial { abi, lacks }
+    }
+}

@@ -1,0 +1,56 @@
+//! Linux confinement for processes that run hostile code, one kernel mechanism a file.
+//!
+//! **What.** A launcher clones the *outer jail* ([`spawn_outer`]): new namespaces, and a tiny
+//! read-only file tree in place of the host's ([`RootPlan`]). The interpreter executed there is the
+//! *zygote*. It makes a [`CellJail`] once, confines itself with it ([`CellJail::enter_zygote`]),
+//! and clones a process per cell ([`clone_cell`]), which gives up everything else
+//! ([`CellJail::enter`]) before guest code runs.
+//!
+//! **Why a crate of its own.** The jail is the same for every cell, whatever its policy, so it can
+//! be read, tested and measured by itself. It links neither Python nor the supervisor, and costs a
+//! fraction of a millisecond a cell.
+//!
+//! **What it refuses to do.** It never weakens itself in silence: a layer that cannot be applied is
+//! an error, and the process that meets it has to end. The one exception is Landlock, which a
+//! kernel may lack; then the [`Report`] says so, and who demands it can refuse the cell. Every
+//! layer in a report was read back from the kernel. Nothing here grants anything: there is no call
+//! to widen a jail once entered. It knows no policy, makes no cgroup, and does not run where the
+//! kernel has no user namespaces or is older than 5.14.
+
+pub mod capabilities;
+mod clone;
+pub mod descriptors;
+pub mod elf;
+mod enter;
+mod landlock;
+mod ld_so_conf;
+mod namespaces;
+pub mod network;
+mod plan;
+pub mod process;
+mod report;
+mod rlimits;
+mod root;
+pub mod seccomp;
+mod seccomp_table;
+mod template;
+
+pub use capabilities::CapabilityError;
+pub use clone::{CELL_CLONE_FLAGS, Cloned, clone_cell};
+pub use descriptors::DescriptorError;
+pub use elf::Unresolved;
+pub use enter::{CellJail, EnterError, PrepareError, Role};
+pub use landlock::{Domain, LandlockError, Support};
+pub use namespaces::{
+    NOBODY, NobodyError, Outer, OuterChild, SpawnError, launcher_is_root, spawn_outer,
+};
+pub use network::NetworkError;
+pub use plan::{Bind, BindKind, Environment, PlanError, RootPlan};
+pub use process::ProcessError;
+pub use report::{
+    DETAIL_MAX_BYTES, DecodeError, ENCODED_MAX_BYTES, LAYERS_MAX, Layer, LayerName, Report, Status,
+};
+pub use rlimits::{RlimitError, Rlimits};
+pub use root::{RootError, Trees};
+pub use seccomp::{Filters, SeccompError};
+pub use template::{MapTemplateError, await_map, map_template};
