@@ -1,0 +1,19 @@
+//! What runs inside a cell: the guest's half of the seven operations, for every backend.
+//!
+//! It is an extension module, `_guest`, written against CPython's stable C-API so that one build
+//! serves every version from 3.13 on, and fit for sub-interpreters: multi-phase, all state in the
+//! module. Beside the channel and the Python runtime it holds the two processes that stand around
+//! cells, the launcher and the zygote, because they are interpreters too.
+//!
+//! Nothing in here is trusted once guest code runs: the guest can rewrite all of it. It is no wall,
+//! and takes no decision that a wall depends on; the jail is entered before, and the host checks
+//! whatever comes out.
+
+mod ffi;
+mod launch;
+mod link;
+mod module;
+mod simple;
+mod zygote;
+
+pub use module::PyInit__guest;

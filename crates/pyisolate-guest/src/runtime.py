@@ -1,0 +1,471 @@
+"""What runs inside a cell: the guest's half of the seven operations.
+
+Every backend loads this same source. It is compiled into the module `_guest`, which hands it
+`native`: the channel, and the few calls that need one. Nothing here is a wall. The jail holds
+whatever this interpreter does; this file makes the contract pleasant to use and its refusals
+clear.
+"""
+
+import _pickle
+import builtins
+import gc
+import io
+import linecache
+import mmap
+import os
+import sys
+import traceback
+import types
+
+PROTOCOL = 5
+# Below this many bytes a buffer travels inside its pickle: a shared buffer costs two system calls
+# on each side and a page of memory.
+BUFFER_BYTES_MIN = 16 * 1024
+# Frames have at most 256 parts, of which a message's own strings take up to four.
+BUFFERS_MAX = 240
+# The channel's own caps, in bytes: see NAME_BYTES_MAX and TEXT_BYTES_MAX of the contract.
+NAME_BYTES_MAX = 1024
+TEXT_BYTES_MAX = 30 * 1024
+
+native = None  # set by the module that compiles this source
+post = None  # likewise: `post(message)`, written in Rust
+
+
+class CapabilityDenied(PermissionError):
+    """A `request` that the policy does not allow."""
+
+
+class ImportDenied(ImportError):
+    """An import that the policy does not allow."""
+
+
+CapabilityDenied.__module__ = ImportDenied.__module__ = "pyisolate"
+
+
+# --- what crosses ---------------------------------------------------------------------------
+
+_SENT_TYPES = {
+    "builtins": {"complex", "range", "slice", "bytearray", "ellipsis", "NotImplementedType"},
+    "datetime": {"date", "time", "datetime", "timedelta", "timezone"},
+    "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "uuid": {"UUID", "SafeUUID"},
+    "pathlib": {"PurePosixPath", "PureWindowsPath"},
+    "pathlib._local": {"PurePosixPath", "PureWindowsPath"},
+    "collections": {"OrderedDict", "deque", "defaultdict"},
+    "_pickle": {"PickleBuffer"},
+    "pickle": {"PickleBuffer"},
+}
+# What the pickles of those types name besides the types themselves.
+_SENT_GLOBALS = {
+    ("_codecs", "encode"),
+    ("builtins", "getattr"),
+    ("copyreg", "__newobj__"),
+    ("copyreg", "__newobj_ex__"),
+    ("copyreg", "_reconstructor"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+}
+_trusted_names = frozenset()
+
+
+def _is_sent(module, name):
+    return (
+        name in _SENT_TYPES.get(module, ())
+        or (module, name) in _SENT_GLOBALS
+        or (module, name) in _trusted_names
+        or (module == "__main__" and any(name == known for _, known in _trusted_names))
+        or module.partition(".")[0] == "numpy"
+    )
+
+
+class _Pickler(_pickle.Pickler):
+    """Refuses early what the host would refuse, so that the error points at the guest's line."""
+
+    def __init__(self):
+        self.file = io.BytesIO()
+        self.buffers = []
+        super().__init__(self.file, PROTOCOL, buffer_callback=self._keep)
+
+    def _keep(self, buffer):
+        view = buffer.raw()
+        if view.nbytes < BUFFER_BYTES_MIN or len(self.buffers) >= BUFFERS_MAX:
+            return True
+        self.buffers.append(view)
+        return False
+
+    def reducer_override(self, obj):
+        kind = obj if isinstance(obj, (type, types.FunctionType, types.BuiltinFunctionType)) else type(obj)
+        module = getattr(kind, "__module__", None) or "builtins"
+        name = getattr(kind, "__qualname__", "?")
+        if not _is_sent(module, name):
+            what = f"{module}.{name}"
+            raise TypeError(
+                f"cannot send {what!r} out of the cell: send plain data, or have the host "
+                f"register the class with trusted_types="
+            )
+        return NotImplemented
+
+    def run(self, obj):
+        self.dump(obj)
+        data = self.file.getvalue()
+        buffers = self.buffers
+        self.file.seek(0)
+        self.file.truncate()
+        self.clear_memo()
+        self.buffers = []
+        return data, buffers
+
+
+_picklers = []
+
+
+def dumps(obj):
+    """Pickles `obj` into its bytes and its out-of-band buffers."""
+    pickler = _picklers.pop() if _picklers else _Pickler()
+    result = pickler.run(obj)  # a pickler that failed is dropped
+    _picklers.append(pickler)
+    return result
+
+
+def loads(payload):
+    """Rebuilds an object that the host sent: the host is trusted, its pickles are plain ones."""
+    store, data, places = payload
+    if store is None:
+        return _pickle.loads(data, buffers=places)
+    fd, size = store
+    try:
+        # Private, so that the guest may write into the arrays that it got.
+        memory = memoryview(
+            mmap.mmap(
+                fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, **_NO_DUPLICATE
+            )
+        )
+    finally:
+        os.close(fd)
+    parts = [
+        memory[part[0] : part[0] + part[1]] if type(part) is tuple else part
+        for part in (data, *places)
+    ]
+    return _pickle.loads(parts[0], buffers=parts[1:])
+
+
+_NO_DUPLICATE = {"trackfd": False}
+
+
+def _text(value, limit):
+    """`str(value)` as UTF-8 of at most `limit` bytes, whatever the guest's object does."""
+    try:
+        text = value if type(value) is str else str(value)
+    except BaseException as error:
+        text = f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
+    data = text[: limit + 1].encode("utf-8", "backslashreplace")
+    if len(data) > limit:
+        data = data[: limit - 16].decode("utf-8", "ignore").encode() + b" ... [cut]"
+    return data.decode()
+
+
+# --- the guest's five operations --------------------------------------------------------------
+
+
+def recv(timeout=None):
+    """Take the next message that the host posted; TimeoutError after `timeout` seconds."""
+    return loads(native.take_post(-1.0 if timeout is None else max(0.0, float(timeout))))
+
+
+def log(level, message, **fields):
+    """Send a structured log event to the host."""
+    native.send_log(_name("level", level), _text(message, TEXT_BYTES_MAX), *dumps(fields))
+
+
+def metric(name, value, tags=None):
+    """Send a numeric metric event to the host."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"a metric's value is an int or a float, not {type(value).__name__}")
+    if tags is not None and type(tags) is not dict:
+        tags = dict(tags)
+    native.send_metric(_name("name", name), *dumps((value, tags)))
+
+
+def request(capability, action, payload=None):
+    """Ask the broker for a privileged action; PermissionError if it is not granted."""
+    outcome, value = native.request(
+        _name("capability", capability), _name("action", action), *dumps(payload)
+    )
+    if outcome == "granted":
+        return loads(value)
+    if outcome == "denied":
+        raise CapabilityDenied(value)
+    kind, message = value
+    error = getattr(builtins, kind, None)
+    if not (isinstance(error, type) and issubclass(error, Exception)):
+        error = RuntimeError
+    raise error(message)
+
+
+def _name(what, value):
+    if type(value) is not str:
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")
+    if not 0 < len(value.encode("utf-8", "surrogatepass")) <= NAME_BYTES_MAX:
+        raise ValueError(f"{what} is 1 to {NAME_BYTES_MAX} bytes long")
+    return value
+
+
+class _Output(io.TextIOBase):
+    """stdout or stderr: each line is a log event."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, stream, level):
+        self._level = level
+        self._fields, _ = dumps({"stream": stream})
+        self._held = ""
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        whole, line_end, rest = (self._held + text).rpartition("\n")
+        self._held = rest
+        if line_end:
+            self._send(whole)
+        if len(self._held) > TEXT_BYTES_MAX:
+            self.flush()
+        return len(text)
+
+    def flush(self):
+        held, self._held = self._held, ""
+        if held:
+            self._send(held)
+
+    def _send(self, text):
+        # A character is at most four bytes, or ten where it has to be escaped.
+        for line in text.split("\n"):
+            while len(line) * 10 > TEXT_BYTES_MAX and len(
+                line.encode("utf-8", "backslashreplace")
+            ) > TEXT_BYTES_MAX:
+                self._emit(line[: TEXT_BYTES_MAX // 10])
+                line = line[TEXT_BYTES_MAX // 10 :]
+            self._emit(line)
+
+    def _emit(self, line):
+        native.send_log(
+            self._level, line.encode("utf-8", "backslashreplace").decode(), self._fields, []
+        )
+
+
+# --- the namespace that guest code runs in ------------------------------------------------------
+
+_imports = frozenset()
+
+
+def _import_allowed(name):
+    if _imports is None:  # a template's set-up: the host's own code
+        return True
+    while name:
+        if name in _imports:
+            return True
+        name = name.rpartition(".")[0]
+    return False
+
+
+def _guest_import(name, globals=None, locals=None, fromlist=(), level=0):
+    if level:
+        raise ImportDenied("guest code is no package: relative imports have nothing to refer to")
+    if not _import_allowed(name):
+        below = [f"{name}.{item}" for item in fromlist or ()]
+        if not below or not all(map(_import_allowed, below)):
+            raise ImportDenied(
+                f"import of {name!r} is not granted: add it with "
+                f"allowed_imports=[{name.partition('.')[0]!r}]",
+                name=name,
+            )
+    return builtins.__import__(name, globals, locals, fromlist, level)
+
+
+def _make_main():
+    """The cell's persistent namespace: a `__main__` whose builtins are the guest's."""
+    guest_builtins = dict(vars(builtins))
+    guest_builtins["__import__"] = _guest_import
+    for operation in (recv, log, metric, request):
+        operation.__module__ = "builtins"
+    for operation in (post, recv, log, metric, request):
+        guest_builtins[operation.__name__] = operation
+    main = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = guest_builtins
+    sys.modules["__main__"] = main
+    return main
+
+
+def _resolve(target):
+    """The object that a dotted name stands for: in `__main__`, or in a module that is allowed."""
+    first, *path = target.split(".")
+    if first == "__main__":
+        found = main
+    elif first in main.__dict__ and not first.startswith("__"):
+        found = main.__dict__[first]
+    else:
+        module = first
+        while path and not _import_allowed(module):
+            module = f"{module}.{path.pop(0)}"
+        if not _import_allowed(module):
+            raise ImportDenied(
+                f"call of {target!r} is not granted: add it with allowed_imports=[{first!r}]",
+                name=first,
+            )
+        found = builtins.__import__(module, fromlist=("*",))
+    for attribute in path:
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            if not isinstance(found, types.ModuleType) or found is main:
+                raise
+            try:
+                found = builtins.__import__(f"{found.__name__}.{attribute}", fromlist=("*",))
+            except ModuleNotFoundError:
+                raise AttributeError(
+                    f"module {found.__name__!r} has no attribute {attribute!r}"
+                ) from None
+    return found
+
+
+# --- the loop ---------------------------------------------------------------------------------
+
+_sources = 0
+main = None
+
+
+def _run_source(source):
+    global _sources
+    _sources += 1
+    file = f"<cell {_sources}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+    exec(compile(source, file, "exec", dont_inherit=True), main.__dict__)
+
+
+def _failure(error):
+    """The exception's type, message and traceback, each within its cap."""
+    kind = type(error)
+    module = kind.__module__
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == _THIS_FILE:
+        trace = trace.tb_next
+    try:
+        lines = traceback.format_exception(kind, error, trace)
+        text = "".join(line for line in lines if _THIS_FILE not in line)
+    except BaseException as worse:
+        text = f"{name}: no traceback, formatting it raised {type(worse).__name__}\n"
+    if len(text) > TEXT_BYTES_MAX // 2:
+        head, tail = text[: TEXT_BYTES_MAX // 8], text[-TEXT_BYTES_MAX // 8 :]
+        text = f"{head}\n  [... {len(text)} characters in all ...]\n{tail}"
+    return (
+        _text(name, NAME_BYTES_MAX),
+        _text(error, TEXT_BYTES_MAX // 2),
+        _text(text, TEXT_BYTES_MAX),
+    )
+
+
+_THIS_FILE = _failure.__code__.co_filename
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            pass  # the guest put its own object there
+
+
+def _do(command):
+    """Runs one `exec` or `call` and reports how it ended."""
+    operation, number, *rest = command
+    try:
+        if operation == "exec":
+            _run_source(rest[0])
+        else:
+            target, arguments = rest
+            args, kwargs = loads(arguments)
+            result = dumps(_resolve(target)(*args, **kwargs))
+    except BaseException as error:
+        _flush()
+        native.send_failed(number, *_failure(error))
+        del error
+        return
+    _flush()
+    if operation == "exec":
+        native.send_done(number)
+    else:
+        native.send_result(number, *result)
+
+
+def configure(settings):
+    """Takes the cell's settings: the last thing that happens before guest code may run."""
+    global _imports, _trusted_names
+    settings = _pickle.loads(settings)
+    imports = settings["imports"]
+    _imports = None if imports is None else frozenset(imports)
+    _trusted_names = frozenset(map(tuple, settings["trusted"]))
+    native.limit(
+        settings["limited"],
+        settings["message_bytes"],
+        settings["mem_bytes"],
+        settings["open_files"],
+        settings["threads"],
+        settings["cpu_seconds"],
+    )
+
+
+def serve():
+    """Runs the host's operations one after another until it says stop."""
+    while (command := native.take_command()) is not None:
+        if command[0] == "configure":
+            configure(command[1])
+        else:
+            _do(command)
+    _flush()
+
+
+def prepare(packages):
+    """Makes this interpreter ready to be forked: called once, in the zygote."""
+    global main
+    sys.path.extend(packages)
+    sys.argv = [""]
+    sys.orig_argv = []
+    sys.stdin = io.StringIO()
+    sys.stdout = _Output("stdout", "info")
+    sys.stderr = _Output("stderr", "error")
+    sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
+    main = _make_main()
+    # Warm what the first message of every cell would otherwise build for itself.
+    _picklers.append(_Pickler())
+    dumps({"warm": [1, 2.0, "x", (None, b"")]})
+    _failure(ValueError("warm"))
+
+
+def freeze():
+    """Keeps the collector's hands off what cells will share."""
+    gc.collect()
+    gc.freeze()
+
+
+def after_fork():
+    """Gives a new cell randomness of its own.
+
+    CPython reseeds `random` by itself. The rest would repeat from cell to cell: OpenSSL tells
+    processes apart by their id, and every cell is process 1 of its own namespace.
+    """
+    modules = sys.modules
+    if (ssl := modules.get("_ssl")) is not None:
+        ssl.RAND_add(os.urandom(48), 48.0)
+    if (numpy_random := modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+    if (uuid := modules.get("uuid")) is not None:
+        uuid._node = uuid._last_timestamp = None

@@ -1,0 +1,322 @@
+//! The zygote: forks cells and templates, and tells the supervisor how they ended.
+//!
+//! It is single-threaded, has loaded the guest runtime and runs no guest code; a template's zygote
+//! has run its set-up code and is as hostile as that was, which is why the supervisor believes it
+//! about its own children alone.
+#![expect(unsafe_code, reason = "enters the jail, which closes descriptors by number")]
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use pyisolate_abi::message::{TEXT_BYTES_MAX, ToHost};
+use pyisolate_channel::GuestEnd;
+use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
+use pyisolate_jail::{CellJail, Cloned, RlimitError, Rlimits, Role, await_map, clone_cell};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, waitpid};
+use thiserror::Error;
+
+use crate::ffi::{self, Borrowed, Object, PyResult, fork};
+use crate::launch::{ERRAND_FD, whole};
+use crate::link::Link;
+use crate::module::State;
+
+/// How often a zygote looks for ended children while none of its pidfds was readable: a backstop.
+const LOOK_AROUND_MS: i64 = 1000;
+
+#[derive(Debug, Error)]
+enum ZygoteError {
+    #[error("{call} in the zygote: {source}")]
+    Call { call: &'static str, source: std::io::Error },
+    #[error("preparing the jail: {0}")]
+    Prepare(#[from] pyisolate_jail::PrepareError),
+    #[error("confining the zygote: {0}")]
+    Enter(#[from] pyisolate_jail::EnterError),
+    #[error("{0}")]
+    Control(#[from] ControlError),
+}
+
+/// One process that this zygote forked.
+struct Child {
+    number: u32,
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+/// What a forked process is to become.
+struct Birth {
+    fork: Fork,
+    /// Read once the launcher has written the template's user map.
+    mapped: Option<OwnedFd>,
+}
+
+/// Runs this process as the zygote. The processes that it forks run as cells in here too. None of
+/// them returns.
+pub(crate) fn run(state: &State, packages: Borrowed) -> PyResult<Object> {
+    let control = match adopt(0) {
+        Ok(fd) => Control::from(fd),
+        Err(_) => exit(71),
+    };
+    let errands = match adopt(ERRAND_FD) {
+        Ok(fd) => Control::from(fd),
+        Err(_) => exit(71),
+    };
+    let prepared = (|| {
+        state.runtime(c"prepare")?.call([Object::borrowed(packages)?])?;
+        state.runtime(c"freeze")?.call([])
+    })();
+    if prepared.is_err() {
+        // To the launcher's stderr, which the supervisor reads.
+        ffi::print_error();
+        fatal(&control, "the guest runtime could not be prepared");
+    }
+    let jail = match confine() {
+        Ok(jail) => jail,
+        Err(error) => fatal(&control, &whole(&error)),
+    };
+    let mut serving = Serving { control, errands: Some(errands), children: Vec::new() };
+    loop {
+        let birth = match serving.serve() {
+            Ok(birth) => birth,
+            // The supervisor is gone: everything below this process goes with it.
+            Err(ZygoteError::Control(ControlError::Gone)) => exit(0),
+            Err(error) => fatal(&serving.control, &whole(&error)),
+        };
+        // A forked process. What the zygote owns is closed by number in the jail and must not be
+        // closed again.
+        std::mem::forget(serving);
+        state.set_link(None);
+        match live(state, &jail, birth) {
+            Some(control) => serving = Serving { control, errands: None, children: Vec::new() },
+            None => exit(0),
+        }
+    }
+}
+
+fn exit(status: i32) -> ! {
+    // SAFETY: ends this process at once; what destructors and exit handlers would do (the guest's
+    // among them) must not happen any more.
+    unsafe { libc::_exit(status) }
+}
+
+fn fatal(control: &Control, why: &str) -> ! {
+    let _ = control.send_reply(&Reply::Fatal(why.to_owned()));
+    exit(70)
+}
+
+/// Moves an inherited descriptor out of the way of the standard streams, closing itself on exec.
+fn adopt(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: the launcher left an open socket at this number, and nothing else here owns it.
+    let inherited = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    rustix::io::fcntl_dupfd_cloexec(&inherited, 10)
+}
+
+fn confine() -> Result<&'static CellJail, ZygoteError> {
+    let jail = CellJail::prepare()?;
+    jail.enter_zygote()?;
+    // Every process that is forked from here uses it, and its descriptors are closed by number.
+    Ok(Box::leak(Box::new(jail)))
+}
+
+struct Serving {
+    control: Control,
+    /// To the launcher; a template's zygote has none, and can make no templates.
+    errands: Option<Control>,
+    children: Vec<Child>,
+}
+
+impl Serving {
+    /// Serves until there is an error, or until this is a forked process.
+    fn serve(&mut self) -> Result<Birth, ZygoteError> {
+        self.control.send_reply(&Reply::Serving(String::new()))?;
+        loop {
+            let (request, ended) = self.wait()?;
+            if ended {
+                self.reap()?;
+            }
+            if request {
+                let fork = self.control.recv_fork()?;
+                if let Some(birth) = self.fork(fork)? {
+                    return Ok(birth);
+                }
+            }
+        }
+    }
+
+    /// Waits for a request or for the end of a child.
+    fn wait(&self) -> Result<(bool, bool), ZygoteError> {
+        let children = self.children.iter().map(|child| child.pidfd.as_fd());
+        let mut fds: Vec<_> = std::iter::once(self.control.as_fd())
+            .chain(children)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let timeout = rustix::time::Timespec { tv_sec: LOOK_AROUND_MS / 1000, tv_nsec: 0 };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(ZygoteError::Call { call: "poll", source: errno.into() }),
+        }
+        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        Ok((fds.first().is_some_and(ready), fds.iter().skip(1).any(ready)))
+    }
+
+    fn reap(&mut self) -> Result<(), ZygoteError> {
+        let mut ended = Vec::new();
+        self.children.retain(|child| {
+            match waitpid(Pid::from_raw(child.pid), WaitOptions::NOHANG) {
+                Ok(Some((_, status))) => {
+                    ended.push((child.number, status.as_raw()));
+                    false
+                }
+                // Not a child any more, which only a fault of ours could cause.
+                Err(Errno::CHILD) => {
+                    ended.push((child.number, 0));
+                    false
+                }
+                Ok(None) | Err(_) => true,
+            }
+        });
+        for (number, status) in ended {
+            self.control.send_reply(&Reply::Exited { number, status })?;
+        }
+        Ok(())
+    }
+
+    /// Forks. In the new process, what it is to become.
+    fn fork(&mut self, fork: Fork) -> Result<Option<Birth>, ZygoteError> {
+        let number = fork.number;
+        if fork.control.is_some() && self.errands.is_none() {
+            let errno = Errno::OPNOTSUPP.raw_os_error();
+            self.control.send_reply(&Reply::ForkFailed { number, errno })?;
+            return Ok(None);
+        }
+        let gate = match &fork.control {
+            None => None,
+            Some(_) => Some(rustix::pipe::pipe().map_err(|errno| ZygoteError::Call {
+                call: "pipe",
+                source: errno.into(),
+            })?),
+        };
+        fork::before();
+        match clone_cell() {
+            Ok(Cloned::Child) => {
+                fork::in_child();
+                let mapped = gate.map(|(read, write)| {
+                    drop(write);
+                    read
+                });
+                Ok(Some(Birth { fork, mapped }))
+            }
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                fork::in_parent();
+                drop(fork);
+                if let (Some((_, write)), Some(errands)) = (gate, &self.errands) {
+                    map(errands, number, &pidfd)?;
+                    // The new process learns that it may go on from the end of the pipe, too.
+                    drop(write);
+                }
+                let reply = Reply::Forked { number, pidfd };
+                self.control.send_reply(&reply)?;
+                if let Reply::Forked { number, pidfd } = reply {
+                    self.children.push(Child { number, pid, pidfd });
+                }
+                Ok(None)
+            }
+            Err(error) => {
+                fork::in_parent();
+                let errno = error.raw_os_error().unwrap_or(0);
+                self.control.send_reply(&Reply::ForkFailed { number, errno })?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Has the launcher write the user map of a new template.
+fn map(errands: &Control, number: u32, pidfd: &OwnedFd) -> Result<(), ZygoteError> {
+    let failed = |errno: Errno| ZygoteError::Call { call: "dup", source: errno.into() };
+    let pidfd = rustix::io::fcntl_dupfd_cloexec(pidfd, 3).map_err(failed)?;
+    errands.send_reply(&Reply::Forked { number, pidfd })?;
+    // A template without a map is alive and cannot fork, and says so when it is asked to.
+    let _ = errands.recv_reply(true)?;
+    Ok(())
+}
+
+// --- in the forked process ----------------------------------------------------------------------
+
+/// Lives as a cell, to its end. A template then has the socket on which it serves as a zygote.
+fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
+    let Birth { fork, mapped } = birth;
+    let (role, control) = match fork.control {
+        Some(control) => (Role::Template, Some(control)),
+        None => (Role::Cell, None),
+    };
+    if let Some(mapped) = mapped {
+        let _ = await_map();
+        // Ends when the launcher is done, or when the zygote is.
+        let _ = rustix::io::read(&mapped, &mut [0; 1]);
+        drop(mapped);
+    }
+    let mut keep = vec![fork.memory.as_raw_fd(), fork.socket.as_raw_fd()];
+    keep.extend(control.as_ref().map(AsRawFd::as_raw_fd));
+    keep.sort_unstable();
+    // The cell's own numbers come with its settings. Writing into shared buffers is how large
+    // messages leave, so the length of files is limited then, too.
+    let limits = Rlimits { file_bytes: None, ..Rlimits::fixed() };
+    // SAFETY: of the descriptors that are closed, those of `Serving` were forgotten, the jail's own
+    // are leaked, CPython has none, and this process ends by `_exit`.
+    let entered = unsafe { jail.enter(role, &keep, &limits) };
+    let link = match GuestEnd::attach(fork.memory, fork.socket) {
+        Ok(end) => Arc::new(Link::new(end)),
+        // Without a channel there is nobody to tell.
+        Err(_) => exit(72),
+    };
+    let confined = match entered {
+        Ok(report) => link.send(&ToHost::Ready(&report.encode())),
+        Err(error) => {
+            let mut message = whole(&error);
+            message.truncate(message.floor_char_boundary(TEXT_BYTES_MAX));
+            let kind = "JailError";
+            let _ = link.send(&ToHost::Failed { id: 0, kind, message: &message, traceback: "" });
+            exit(73)
+        }
+    };
+    if confined.is_err() {
+        exit(72);
+    }
+    state.set_link(Some(link));
+    let lived = (|| {
+        state.runtime(c"after_fork")?.call([])?;
+        state.runtime(c"serve")?.call([])
+    })();
+    if lived.is_err() {
+        // What the guest runtime itself raised: the channel broke, or memory is gone.
+        exit(74);
+    }
+    let control = Control::from(control?);
+    state.set_link(None);
+    match state.runtime(c"freeze").and_then(|freeze| freeze.call([])) {
+        Ok(_) => Some(control),
+        Err(_) => exit(74),
+    }
+}
+
+/// Applies the cell's own limits, before guest code runs. The guest can only lower them.
+pub(crate) fn limit(
+    message_bytes: u64,
+    mem_bytes: u64,
+    open_files: u64,
+    threads: u64,
+    cpu_seconds: u64,
+) -> Result<(), RlimitError> {
+    let limits = Rlimits {
+        open_files: Some(open_files),
+        threads: Some(threads),
+        data_bytes: Some(mem_bytes),
+        cpu_seconds: Some(cpu_seconds),
+        // Parts of a message are aligned in their buffer, which may take it past the limit.
+        file_bytes: Some(message_bytes + 64 * 1024),
+        ..Rlimits::default()
+    };
+    limits.apply()
+}
