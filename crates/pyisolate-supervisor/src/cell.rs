@@ -1,0 +1,656 @@
+//! One cell, seen from the host: the operations, and what the cell's threads on this side share.
+//!
+//! Whoever waits reads. A thread that needs something from the guest takes the reader, hands out
+//! what arrives (see `crossing`), and wakes the others; if nobody waits, the guest rings and the
+//! supervisor's own thread reads.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, Part, STORE_ALIGN, encoded_len};
+use pyisolate_abi::message::{NAME_BYTES_MAX, Payload, ToGuest};
+use pyisolate_abi::pickle::{Caps, TrustedNames};
+use pyisolate_channel::{
+    ChannelError, HostControl, HostEnd, HostReader, HostWriter, Received, Sent, SharedBuffer,
+};
+use pyisolate_jail::Report;
+use pyisolate_policy::{CellName, Limits};
+
+use crate::delivery::Delivery;
+use crate::error::{Breach, CellError, Death, GuestFailure};
+use crate::event::{Denial, Event, Stats};
+use crate::monitor::Monitor;
+use crate::process::Process;
+
+/// How many frames one reader takes before it looks whether its own item is among them.
+const BATCH_FRAMES: usize = 4096;
+/// The most that one sleep on the condition takes: a wake-up that is lost costs this.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// Default wait for room in the channel: a guest that takes nothing for this long is stuck.
+pub(crate) const POST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cell's settings, known once it is claimed for a caller.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: CellName,
+    pub(crate) limits: Limits,
+    pub(crate) trusted: TrustedNames,
+    pub(crate) caps: Caps,
+    pub(crate) claimed: Instant,
+}
+
+/// How an `exec` or `call` ended, and whether anybody was told.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Pending,
+    Finished(Result<Option<Delivery>, GuestFailure>),
+    Told,
+}
+
+/// A running or ended `exec` or `call`.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) is_exec: bool,
+    pub(crate) outcome: Mutex<Outcome>,
+}
+
+/// An entry of the host's queue.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    Event(Event),
+    /// An `exec` that raised; skipped if its handle was asked first.
+    Failed(Arc<Operation>),
+    /// A message that may not cross.
+    Refused(GuestFailure),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) ready: Option<Report>,
+    pub(crate) queue: VecDeque<(Queued, u64)>,
+    pub(crate) unread_bytes: u64,
+    pub(crate) operations: HashMap<u32, Arc<Operation>>,
+    /// When the operation that runs now began.
+    pub(crate) running_since: Option<Instant>,
+    /// Shared buffers that were lent to the guest and not used yet.
+    pub(crate) lent: HashMap<u32, SharedBuffer>,
+    pub(crate) denials: Vec<Denial>,
+    /// Why the supervisor is killing the cell.
+    pub(crate) doom: Option<Death>,
+    /// Set once nothing more can come.
+    pub(crate) death: Option<Death>,
+    /// A final word from a process that could not become a cell.
+    pub(crate) last_words: Option<String>,
+}
+
+impl State {
+    pub(crate) fn push(&mut self, item: Queued, bytes: u64) {
+        self.unread_bytes += bytes;
+        self.queue.push_back((item, bytes));
+    }
+}
+
+/// The writing side: frames in order, those first that found no room.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    writer: HostWriter,
+    backlog: VecDeque<Outgoing>,
+}
+
+/// A frame on its way to the guest, and the descriptor that it names. Descriptors go by the socket,
+/// and the guest takes them in the order of the frames.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    record: Vec<u8>,
+    descriptor: Option<(u32, OwnedFd)>,
+}
+
+impl Outgoing {
+    fn new(frame: &Frame<'_>, descriptor: Option<(u32, OwnedFd)>) -> Self {
+        let mut record = Vec::new();
+        frame.encode(&mut record);
+        Self { record, descriptor }
+    }
+
+    /// Sends it; without a deadline, only if there is room now.
+    fn transmit(
+        &mut self,
+        writer: &mut HostWriter,
+        control: &HostControl,
+        deadline: Option<Instant>,
+    ) -> Result<Sent, ChannelError> {
+        if let Some((tag, descriptor)) = &self.descriptor {
+            match control.send_descriptor(*tag, descriptor)? {
+                Sent::Sent => self.descriptor = None,
+                other => return Ok(other),
+            }
+        }
+        match deadline {
+            Some(_) => writer.send(&[&self.record], deadline),
+            None => writer.try_send(&[&self.record]),
+        }
+    }
+}
+
+/// What all holders of a cell share.
+#[derive(Debug)]
+pub(crate) struct CellShared {
+    pub(crate) number: u32,
+    pub(crate) control: HostControl,
+    pub(crate) reader: Mutex<HostReader>,
+    pub(crate) outbound: Mutex<Outbound>,
+    /// Answers that wait for whoever holds `outbound`.
+    pub(crate) answers: Mutex<VecDeque<Outgoing>>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) changed: Condvar,
+    pub(crate) settings: OnceLock<Settings>,
+    pub(crate) process: Process,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) next_id: AtomicU32,
+    pub(crate) next_store: AtomicU32,
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) output_bytes: AtomicU64,
+    pub(crate) denied: AtomicU64,
+    pub(crate) stopping: AtomicBool,
+}
+
+/// Every update under these locks is whole before anything can panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CellShared {
+    pub(crate) fn new(number: u32, end: HostEnd, monitor: Arc<Monitor>) -> Self {
+        let HostEnd { writer, reader, control } = end;
+        Self {
+            number,
+            control,
+            reader: Mutex::new(reader),
+            outbound: Mutex::new(Outbound { writer, backlog: VecDeque::new() }),
+            answers: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            settings: OnceLock::new(),
+            process: Process::default(),
+            monitor,
+            next_id: AtomicU32::new(1),
+            next_store: AtomicU32::new(1),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            output_bytes: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    // --- waiting and reading
+
+    /// Waits until `take` finds its item in the state. `None` past the deadline; the cell's death
+    /// only once everything that it sent before was looked at.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut take: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<Option<T>, Death> {
+        let mut record = Vec::new();
+        loop {
+            let mut state = lock(&self.state);
+            if let Some(item) = take(&mut state) {
+                return Ok(Some(item));
+            }
+            if let Some(death) = &state.death {
+                return Err(death.clone());
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(None);
+            }
+            let full = state.unread_bytes >= self.unread_bytes_max();
+            let reader = if full { None } else { self.reader.try_lock().ok() };
+            let Some(mut reader) = reader else {
+                // The reading thread wakes us under this lock when something came or it leaves.
+                let patience = deadline.map_or(LOOK_AROUND, |deadline| {
+                    deadline.saturating_duration_since(now).min(LOOK_AROUND)
+                });
+                drop(self.changed.wait_timeout(state, patience));
+                continue;
+            };
+            drop(state);
+            reader.enter_reading();
+            let received = reader.recv(&mut record, deadline);
+            let gone = matches!(received, Ok(Received::PeerGone));
+            let crossed = match received {
+                Ok(Received::Record) => self
+                    .cross(&record)
+                    .and_then(|()| self.drain(&mut reader, &mut record)),
+                Ok(Received::TimedOut | Received::PeerGone) => Ok(()),
+                Err(error) => Err(Breach::from(error)),
+            };
+            self.leave(&mut reader, &mut record, crossed);
+            drop(reader);
+            let state = lock(&self.state);
+            if gone && state.death.is_none() {
+                // The supervisor's thread is about to say why.
+                drop(self.changed.wait_timeout(state, LOOK_AROUND));
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Takes what is in the ring, up to a batch, as long as the host's queue has room.
+    fn drain(&self, reader: &mut HostReader, record: &mut Vec<u8>) -> Result<(), Breach> {
+        for _ in 0..BATCH_FRAMES {
+            if lock(&self.state).unread_bytes >= self.unread_bytes_max() {
+                break;
+            }
+            if !reader.try_recv(record)? {
+                break;
+            }
+            self.cross(record)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a turn of reading: nothing may be left in the ring without somebody knowing.
+    fn leave(
+        &self,
+        reader: &mut HostReader,
+        record: &mut Vec<u8>,
+        mut crossed: Result<(), Breach>,
+    ) {
+        for _ in 0..4 {
+            if crossed.is_err() {
+                break;
+            }
+            match reader.leave_reading() {
+                Ok(true) if lock(&self.state).unread_bytes < self.unread_bytes_max() => {
+                    reader.enter_reading();
+                    crossed = self.drain(reader, record);
+                }
+                // What is left waits for a `recv` to make room.
+                Ok(_) => break,
+                Err(error) => crossed = Err(error.into()),
+            }
+        }
+        if let Err(breach) = crossed {
+            self.condemn(Death::Violation(breach.to_string()));
+        }
+        self.flush();
+    }
+
+    /// Reads whatever is there, for a guest that rang while nobody was reading.
+    pub(crate) fn read_now(&self) {
+        let Ok(mut reader) = self.reader.try_lock() else { return };
+        let mut record = Vec::new();
+        reader.enter_reading();
+        let crossed = self.drain(&mut reader, &mut record);
+        self.leave(&mut reader, &mut record, crossed);
+        drop(reader);
+        drop(lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    /// Reads what a dead cell left in its ring, whatever the queue's cap: a ring is small.
+    pub(crate) fn read_rest(&self) {
+        let mut reader = lock(&self.reader);
+        let mut record = Vec::new();
+        while let Ok(true) = reader.try_recv(&mut record) {
+            if self.cross(&record).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn unread_bytes_max(&self) -> u64 {
+        self.settings.get().map_or(FRAME_BYTES_MAX as u64, |settings| settings.limits.unread_bytes)
+    }
+
+    // --- sending
+
+    /// Sends a frame, after what already waits; waits for room as long as `patience`.
+    fn send(&self, outgoing: Outgoing, patience: Duration) -> Result<(), CellError> {
+        let deadline = Instant::now() + patience;
+        let mut outbound = lock(&self.outbound);
+        outbound.backlog.push_back(outgoing);
+        while let Some(mut first) = outbound.backlog.pop_front() {
+            let sent = first.transmit(&mut outbound.writer, &self.control, Some(deadline));
+            match sent {
+                Ok(Sent::Sent) => {
+                    self.sent.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Sent::Full) => {
+                    // The caller's own frame, the last, is withdrawn; the others go on waiting.
+                    if !outbound.backlog.is_empty() {
+                        outbound.backlog.pop_back();
+                        outbound.backlog.push_front(first);
+                    }
+                    return Err(CellError::Full { after: patience });
+                }
+                failed => {
+                    drop(outbound);
+                    return self.sent_or(failed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_message(&self, message: &ToGuest<'_>, patience: Duration) -> Result<(), CellError> {
+        self.send(Outgoing::new(&message.to_frame(0), None), patience)
+    }
+
+    fn sent_or(&self, failed: Result<Sent, ChannelError>) -> Result<(), CellError> {
+        if let Err(error) = failed {
+            self.condemn(Death::Violation(error.to_string()));
+        }
+        Err(CellError::Dead(self.await_death()))
+    }
+
+    /// Sends a frame of the supervisor's own without ever waiting: an answer to a guest that may
+    /// not be reading. What finds no room is kept and sent when the guest has made some.
+    pub(crate) fn send_later(&self, frame: &Frame<'_>, descriptor: Option<(u32, OwnedFd)>) {
+        lock(&self.answers).push_back(Outgoing::new(frame, descriptor));
+        self.flush();
+    }
+
+    /// Sends what waits, as far as there is room. Where another thread is sending, it does this.
+    pub(crate) fn flush(&self) {
+        let Ok(mut outbound) = self.outbound.try_lock() else { return };
+        let outbound = &mut *outbound;
+        loop {
+            outbound.backlog.extend(lock(&self.answers).drain(..));
+            let Some(first) = outbound.backlog.front_mut() else { return };
+            match first.transmit(&mut outbound.writer, &self.control, None) {
+                Ok(Sent::Sent) => {
+                    self.sent.fetch_add(1, Ordering::Relaxed);
+                    outbound.backlog.pop_front();
+                }
+                // The guest rings when it has made room, unless it did just now.
+                Ok(Sent::Full) => match outbound.writer.want_room_bell() {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => return,
+                },
+                Ok(Sent::PeerGone) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Sends a message with a payload: inline if it fits a frame, else through a shared buffer.
+    pub(crate) fn send_payload<'a>(
+        &self,
+        pickle: &'a [u8],
+        buffers: &[&'a [u8]],
+        patience: Duration,
+        message: impl Fn(Payload<'a>) -> ToGuest<'a>,
+    ) -> Result<(), CellError> {
+        let parts = || std::iter::once(pickle).chain(buffers.iter().copied());
+        let bytes = parts().map(|part| part.len() as u64).sum();
+        let limit = self.settings.get().map_or(u64::from(u32::MAX), |it| it.limits.message_bytes);
+        if bytes > limit {
+            return Err(CellError::TooLarge { bytes, limit });
+        }
+        let inline = message(payload(parts().map(Part::Inline))).to_frame(0);
+        if encoded_len(&inline.parts) <= FRAME_BYTES_MAX {
+            return self.send(Outgoing::new(&inline, None), patience);
+        }
+        let mut places = Vec::with_capacity(buffers.len() + 1);
+        let mut end = 0_u64;
+        for part in parts() {
+            let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
+            places.push(Part::Stored { offset: end, len });
+            end = (end + part.len() as u64).next_multiple_of(STORE_ALIGN);
+        }
+        let shared = SharedBuffer::create(usize::try_from(end).unwrap_or(usize::MAX))
+            .map_err(CellError::Buffer)?;
+        for (place, bytes) in places.iter().zip(parts()) {
+            if let Part::Stored { offset, .. } = *place {
+                shared.write_at(offset, bytes).map_err(CellError::Buffer)?;
+            }
+        }
+        let sealed = shared.seal_for_guest().map_err(CellError::Buffer)?;
+        let store = self.next_store.fetch_add(1, Ordering::Relaxed).max(1);
+        let descriptor = sealed.as_fd().try_clone_to_owned().map_err(CellError::Descriptor)?;
+        let frame = message(payload(places.into_iter())).to_frame(store);
+        self.send(Outgoing::new(&frame, Some((store, descriptor))), patience)
+    }
+
+    // --- the operations
+
+    fn begin(&self, is_exec: bool) -> Result<(u32, Arc<Operation>), CellError> {
+        let operation = Arc::new(Operation { is_exec, outcome: Mutex::new(Outcome::Pending) });
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        if let Some(death) = &state.death {
+            return Err(CellError::Dead(death.clone()));
+        }
+        state.operations.insert(id, Arc::clone(&operation));
+        state.running_since.get_or_insert_with(Instant::now);
+        drop(state);
+        self.monitor.watch_closely();
+        Ok((id, operation))
+    }
+
+    fn abandon(&self, id: u32) {
+        let mut state = lock(&self.state);
+        state.operations.remove(&id);
+        if state.operations.is_empty() {
+            state.running_since = None;
+        }
+    }
+
+    pub(crate) fn exec(&self, source: &str) -> Result<Arc<Operation>, CellError> {
+        let (id, operation) = self.begin(true)?;
+        self.send_payload(source.as_bytes(), &[], POST_PATIENCE, |payload| ToGuest::Exec {
+            id,
+            source: payload.pickle,
+        })
+        .inspect_err(|_| self.abandon(id))?;
+        Ok(operation)
+    }
+
+    pub(crate) fn call(
+        &self,
+        target: &str,
+        pickle: &[u8],
+        buffers: &[&[u8]],
+        patience: Duration,
+    ) -> Result<Arc<Operation>, CellError> {
+        if !target.contains('.') {
+            return Err(CellError::Target(target.chars().take(200).collect()));
+        }
+        if target.len() > NAME_BYTES_MAX {
+            return Err(CellError::TooLong { what: "call target", limit: NAME_BYTES_MAX });
+        }
+        let (id, operation) = self.begin(false)?;
+        self.send_payload(pickle, buffers, patience, |arguments| ToGuest::Call {
+            id,
+            target,
+            arguments,
+        })
+        .inspect_err(|_| self.abandon(id))?;
+        Ok(operation)
+    }
+
+    /// Waits for an operation's end and takes its outcome.
+    pub(crate) fn result(
+        &self,
+        operation: &Operation,
+        timeout: Option<Duration>,
+        what: &'static str,
+    ) -> Result<Option<Delivery>, CellError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let took = self.wait(deadline, |_| {
+            let mut outcome = lock(&operation.outcome);
+            match &mut *outcome {
+                Outcome::Pending => None,
+                Outcome::Told => Some(Ok(None)),
+                // An `exec` that went well can be asked about again.
+                Outcome::Finished(Ok(None)) => Some(Ok(None)),
+                Outcome::Finished(_) => match std::mem::replace(&mut *outcome, Outcome::Told) {
+                    Outcome::Finished(result) => Some(result),
+                    Outcome::Pending | Outcome::Told => None,
+                },
+            }
+        });
+        match took {
+            Ok(Some(result)) => Ok(result?),
+            Ok(None) => {
+                let after = timeout.unwrap_or_default();
+                Err(CellError::TimedOut { operation: what, after })
+            }
+            Err(death) => Err(CellError::Dead(death)),
+        }
+    }
+
+    pub(crate) fn post(
+        &self,
+        pickle: &[u8],
+        buffers: &[&[u8]],
+        patience: Duration,
+    ) -> Result<(), CellError> {
+        self.send_payload(pickle, buffers, patience, ToGuest::Post)
+    }
+
+    /// The supervisor's own word to the guest.
+    pub(crate) fn tell(&self, message: &ToGuest<'_>) -> Result<(), CellError> {
+        self.send_message(message, POST_PATIENCE)
+    }
+
+    /// Ends a template's time as a cell: it goes on as a zygote, and its channel is closed.
+    pub(crate) fn hand_over(&self) -> Result<(), CellError> {
+        self.process.hand_over();
+        self.tell(&ToGuest::Stop)
+    }
+
+    /// The next item of the queue, if there is one. `was_full` is set if taking it made room that
+    /// the guest waits for.
+    fn take_item(
+        &self,
+        state: &mut State,
+        was_full: &mut bool,
+    ) -> Option<Result<Event, GuestFailure>> {
+        while let Some((item, bytes)) = state.queue.pop_front() {
+            *was_full |= state.unread_bytes >= self.unread_bytes_max();
+            state.unread_bytes = state.unread_bytes.saturating_sub(bytes);
+            match item {
+                Queued::Event(event) => return Some(Ok(event)),
+                Queued::Refused(failure) => return Some(Err(failure)),
+                Queued::Failed(operation) => {
+                    let mut outcome = lock(&operation.outcome);
+                    if !matches!(*outcome, Outcome::Finished(Err(_))) {
+                        continue; // its handle was asked first
+                    }
+                    let taken = std::mem::replace(&mut *outcome, Outcome::Told);
+                    if let Outcome::Finished(Err(failure)) = taken {
+                        return Some(Err(failure));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The next item of the queue, without looking into the channel.
+    pub(crate) fn try_recv(&self) -> Option<Result<Event, CellError>> {
+        let mut was_full = false;
+        let item = self.take_item(&mut lock(&self.state), &mut was_full)?;
+        if was_full {
+            self.read_now();
+        }
+        Some(item.map_err(CellError::Guest))
+    }
+
+    /// The next item of the channel.
+    pub(crate) fn recv(&self, timeout: Option<Duration>) -> Result<Event, CellError> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut was_full = false;
+        let took = self.wait(deadline, |state| self.take_item(state, &mut was_full));
+        if was_full {
+            // The guest waits for room that nobody but us knows of.
+            self.read_now();
+        }
+        match took {
+            Ok(Some(item)) => Ok(item?),
+            Ok(None) => {
+                Err(CellError::TimedOut { operation: "recv", after: timeout.unwrap_or_default() })
+            }
+            Err(death) => Err(CellError::Dead(death)),
+        }
+    }
+
+    // --- the end
+
+    /// Marks the cell for death and kills it; the first reason is the one that is told.
+    pub(crate) fn condemn(&self, reason: Death) {
+        let mut state = lock(&self.state);
+        if state.death.is_none() {
+            state.doom.get_or_insert(reason);
+        }
+        drop(state);
+        self.process.kill();
+    }
+
+    /// Asks the guest to end after what it was sent so far, and kills it past the timeout.
+    pub(crate) fn close(&self, timeout: Duration) {
+        if self.stopping.swap(true, Ordering::Relaxed) && lock(&self.state).death.is_some() {
+            return;
+        }
+        if self.send_message(&ToGuest::Stop, timeout).is_ok() {
+            lock(&self.state).doom.get_or_insert(Death::Closed);
+            let ended = self.wait(Instant::now().checked_add(timeout), |_| None::<()>);
+            if ended.is_err() {
+                return;
+            }
+        }
+        self.condemn(Death::Closed);
+        self.await_death();
+    }
+
+    /// Waits until the death of a cell that was killed is known.
+    pub(crate) fn await_death(&self) -> Death {
+        // The kernel ends a killed process in well under this.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        match self.wait(Some(deadline), |_| None::<()>) {
+            Err(death) => death,
+            Ok(_) => lock(&self.state).doom.clone().unwrap_or(Death::Killed),
+        }
+    }
+
+    /// The process ended and its ring is read: tell everybody.
+    pub(crate) fn bury(&self, death: Death) {
+        let mut state = lock(&self.state);
+        if state.death.is_some() {
+            return;
+        }
+        let doom = state.doom.take();
+        let unborn = state.last_words.take().map(Death::Unborn);
+        state.death = Some(unborn.or(doom).unwrap_or(death));
+        state.running_since = None;
+        state.lent.clear();
+        state.operations.clear();
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            cpu_ms: self.process.cpu_ms(),
+            mem_bytes: self.process.resident_bytes(),
+            wall_ms: self.settings.get().map_or(0, |settings| {
+                u64::try_from(settings.claimed.elapsed().as_millis()).unwrap_or(u64::MAX)
+            }),
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            output_bytes: self.output_bytes.load(Ordering::Relaxed),
+            denied: self.denied.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn payload<'a>(mut parts: impl Iterator<Item = Part<'a>>) -> Payload<'a> {
+    Payload { pickle: parts.next().unwrap_or(Part::Inline(&[])), buffers: parts.collect() }
+}

@@ -1,0 +1,267 @@
+//! The one point that everything a guest sends passes: counted, checked against the contract and
+//! the limits, and put where the host will look for it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use pyisolate_abi::frame::Frame;
+use pyisolate_abi::message::{Answer, Payload, TEXT_BYTES_MAX, ToGuest, ToHost};
+use pyisolate_channel::{Mapping, SharedBuffer};
+use pyisolate_jail::Report;
+use pyisolate_policy::LimitName;
+
+use crate::cell::{CellShared, Operation, Outcome, Queued, State, lock};
+use crate::delivery::{Decoded, Delivery, open};
+use crate::error::{Breach, Death, GuestFailure};
+use crate::event::{Denial, Event};
+
+/// Shared buffers that a guest may hold at once: one a thread, and it rarely has two threads that
+/// send large messages at the same moment.
+const LENT_MAX: usize = 16;
+/// Denials that are kept for the host to look at; later ones are counted only.
+const DENIALS_MAX: usize = 1000;
+
+impl CellShared {
+    /// Takes one record that the guest sent.
+    pub(crate) fn cross(&self, record: &[u8]) -> Result<(), Breach> {
+        self.received.fetch_add(1, Ordering::Relaxed);
+        let frame = Frame::decode(record)?;
+        let message = ToHost::from_frame(&frame)?;
+        if self.settings.get().is_none() {
+            return self.cross_early(&message);
+        }
+        let store = match (&message, frame.store) {
+            (ToHost::Want { .. }, _) | (_, 0) => None,
+            (_, number) => Some(self.take_store(number)?),
+        };
+        let bytes = record.len() as u64 + store.as_ref().map_or(0, |it| it.len() as u64);
+        match message {
+            ToHost::Ready(_) => Err(Breach::SecondReady),
+            ToHost::Done(id) => self.finish(id, true, Ok(None)),
+            ToHost::Result { id, value } => {
+                let result = match self.open(&value, store.as_ref())? {
+                    Decoded::Delivery(value) => Ok(Some(value)),
+                    Decoded::Refused(why) => Err(refusal(why)),
+                };
+                self.finish(id, false, result)
+            }
+            ToHost::Failed { id, kind, message, traceback } => {
+                let (kind, message) = (kind.to_owned(), message.to_owned());
+                self.fail(id, GuestFailure { kind, message, traceback: traceback.to_owned() })
+            }
+            ToHost::Post(value) => {
+                let value = self.open(&value, store.as_ref())?;
+                self.queue(value, bytes, Event::Message);
+                Ok(())
+            }
+            ToHost::Log { level, message, fields } => {
+                let fields = self.open(&fields, store.as_ref())?;
+                self.count_output(message.len() as u64);
+                let (level, message) = (level.to_owned(), message.to_owned());
+                self.queue(fields, bytes, |fields| Event::Log { level, message, fields });
+                Ok(())
+            }
+            ToHost::Metric { name, sample } => {
+                let sample = self.open(&sample, store.as_ref())?;
+                let name = name.to_owned();
+                self.queue(sample, bytes, |sample| Event::Metric { name, sample });
+                Ok(())
+            }
+            ToHost::Request { id, capability, action, payload: _ } => {
+                self.refuse(id, capability, action);
+                Ok(())
+            }
+            ToHost::Want { id, bytes } => self.lend(id, bytes),
+        }
+    }
+
+    /// Before a cell is claimed it says one thing: that it is confined, or why it could not be.
+    fn cross_early(&self, message: &ToHost<'_>) -> Result<(), Breach> {
+        let mut state = lock(&self.state);
+        match message {
+            ToHost::Ready(_) if state.ready.is_some() => Err(Breach::SecondReady),
+            ToHost::Ready(report) => {
+                let report =
+                    Report::decode(report.as_bytes())
+                        .map_err(|error| Breach::Report(error.to_string()))?;
+                state.ready = Some(report);
+                Ok(())
+            }
+            ToHost::Failed { id: 0, message, .. } if state.ready.is_none() => {
+                state.last_words = Some((*message).to_owned());
+                Ok(())
+            }
+            _ => Err(Breach::TooEarly),
+        }
+    }
+
+    fn open(&self, payload: &Payload<'_>, store: Option<&Arc<Mapping>>) -> Result<Decoded, Breach> {
+        match self.settings.get() {
+            Some(settings) => open(payload, store, &settings.trusted, &settings.caps),
+            None => Err(Breach::TooEarly),
+        }
+    }
+
+    fn queue(&self, item: Decoded, bytes: u64, event: impl FnOnce(Delivery) -> Event) {
+        let item = match item {
+            Decoded::Delivery(delivery) => Queued::Event(event(delivery)),
+            Decoded::Refused(why) => Queued::Refused(refusal(why)),
+        };
+        lock(&self.state).push(item, bytes);
+    }
+
+    // --- operations
+
+    fn fail(&self, id: u32, failure: GuestFailure) -> Result<(), Breach> {
+        if let (Some(limit), Some(settings)) = (limit_behind(&failure), self.settings.get()) {
+            let allowed = match limit {
+                LimitName::Memory => settings.limits.mem_bytes,
+                LimitName::OpenFiles => settings.limits.open_files,
+                _ => settings.limits.threads,
+            };
+            // The kernel refused the excess, and whatever the guest was doing is half done.
+            self.condemn(Death::Limit { limit, allowed, reached: None });
+            return Ok(());
+        }
+        let is_exec = lock(&self.state)
+            .operations
+            .get(&id)
+            .ok_or(Breach::UnknownOperation(id))?
+            .is_exec;
+        self.finish(id, is_exec, Err(failure))
+    }
+
+    fn finish(
+        &self,
+        id: u32,
+        is_exec: bool,
+        result: Result<Option<Delivery>, GuestFailure>,
+    ) -> Result<(), Breach> {
+        let mut state = lock(&self.state);
+        let operation = match state.operations.remove(&id) {
+            Some(operation) if operation.is_exec == is_exec => operation,
+            _ => return Err(Breach::UnknownOperation(id)),
+        };
+        state.running_since =
+            if state.operations.is_empty() { None } else { Some(Instant::now()) };
+        let told = result.as_ref().err().map_or(0, |it| it.message.len() + it.traceback.len());
+        if is_exec && result.is_err() {
+            state.push(Queued::Failed(Arc::clone(&operation)), told as u64);
+        }
+        settle(&operation, result);
+        Ok(())
+    }
+
+    // --- limits
+
+    fn count_output(&self, bytes: u64) {
+        // A line costs its frame even if it is empty.
+        let reached = self.output_bytes.fetch_add(bytes + 1, Ordering::Relaxed) + bytes + 1;
+        let allowed = self.settings.get().map_or(0, |settings| settings.limits.output_bytes);
+        if reached > allowed {
+            let limit = LimitName::Output;
+            self.condemn(Death::Limit { limit, allowed, reached: Some(reached) });
+        }
+    }
+
+    // --- shared buffers
+
+    /// Lends the guest a buffer for its next large message, or says why not.
+    fn lend(&self, id: u32, bytes: u64) -> Result<(), Breach> {
+        let limit = self.settings.get().map_or(0, |settings| settings.limits.message_bytes);
+        let mut state = lock(&self.state);
+        if state.lent.contains_key(&id) || state.lent.len() >= LENT_MAX {
+            return Err(Breach::HoardsBuffers(state.lent.len()));
+        }
+        // Each part is aligned in the buffer, which may take it a little past the limit.
+        let slack = 64 * 1024;
+        let buffer = if bytes == 0 || bytes > limit + slack {
+            Err(format!("message_bytes_max is {limit}"))
+        } else {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            SharedBuffer::create(bytes).map_err(|error| error.to_string()).and_then(|buffer| {
+                let fd = buffer.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+                Ok((buffer, fd))
+            })
+        };
+        match buffer {
+            Ok((buffer, fd)) => {
+                state.lent.insert(id, buffer);
+                drop(state);
+                self.send_later(&ToGuest::Room { id, store: Ok(id) }.to_frame(0), Some((id, fd)));
+            }
+            Err(why) => {
+                drop(state);
+                self.send_later(&ToGuest::Room { id, store: Err(&why) }.to_frame(0), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back a buffer that the guest filled: from here on it cannot change.
+    fn take_store(&self, number: u32) -> Result<Arc<Mapping>, Breach> {
+        let buffer =
+            lock(&self.state).lent.remove(&number).ok_or(Breach::UnknownBuffer(number))?;
+        Ok(Arc::new(buffer.seal_and_map()?))
+    }
+
+    // --- requests
+
+    /// Answers a request. There is no broker yet, so no capability can have been granted.
+    fn refuse(&self, id: u32, capability: &str, action: &str) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        let reason = format!("capability {capability:?} is not granted to this cell");
+        let settings = self.settings.get();
+        let denial = Denial {
+            cell: settings.map_or_else(String::new, |it| it.name.to_string()),
+            capability: capability.to_owned(),
+            action: action.to_owned(),
+            reason,
+            at: settings.map_or_else(Default::default, |it| it.claimed.elapsed()),
+        };
+        tracing::info!(cell = denial.cell, capability, action, "request denied");
+        let mut why = format!("{capability}.{action}: {}", denial.reason);
+        why.truncate(why.floor_char_boundary(TEXT_BYTES_MAX));
+        self.send_later(&ToGuest::Answer { id, answer: Answer::Denied(&why) }.to_frame(0), None);
+        let denials = &mut lock(&self.state).denials;
+        if denials.len() < DENIALS_MAX {
+            denials.push(denial);
+        }
+    }
+}
+
+fn settle(operation: &Operation, result: Result<Option<Delivery>, GuestFailure>) {
+    *lock(&operation.outcome) = Outcome::Finished(result);
+}
+
+fn refusal(why: String) -> GuestFailure {
+    GuestFailure { kind: "TypeError".to_owned(), message: why, traceback: String::new() }
+}
+
+/// The limit that the kernel enforced, where guest code did not handle the exception that it got.
+/// The guest could raise such an exception itself, and would end nothing but itself.
+fn limit_behind(failure: &GuestFailure) -> Option<LimitName> {
+    match failure.kind.as_str() {
+        "MemoryError" | "numpy._core._exceptions._ArrayMemoryError" => Some(LimitName::Memory),
+        "OSError" if failure.message.starts_with("[Errno 24]") => Some(LimitName::OpenFiles),
+        "OSError" if failure.message.starts_with("[Errno 12]") => Some(LimitName::Memory),
+        "RuntimeError" if failure.message == "can't start new thread" => Some(LimitName::Threads),
+        _ => None,
+    }
+}
+
+impl State {
+    /// The failures of `exec`s that nobody was told of.
+    pub(crate) fn untold(&self) -> Vec<GuestFailure> {
+        let failure = |item: &Queued| match item {
+            Queued::Failed(operation) => match &*lock(&operation.outcome) {
+                Outcome::Finished(Err(failure)) => Some(failure.clone()),
+                _ => None,
+            },
+            Queued::Event(_) | Queued::Refused(_) => None,
+        };
+        self.queue.iter().filter_map(|(item, _)| failure(item)).collect()
+    }
+}

@@ -1,0 +1,243 @@
+//! What can go wrong, and what is still alive afterwards.
+
+use std::fmt;
+use std::time::Duration;
+
+use pyisolate_abi::frame::FrameError;
+use pyisolate_abi::pickle::DecodeError;
+use pyisolate_channel::ChannelError;
+use pyisolate_channel::control::ControlError;
+use pyisolate_policy::{CellName, LimitError, LimitName};
+use thiserror::Error;
+
+use crate::environment::EnvironmentError;
+
+/// Why a cell is no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Death {
+    /// It was closed and ended by itself.
+    Closed,
+    /// The host killed it.
+    Killed,
+    /// It used up a limit.
+    Limit {
+        /// Which one.
+        limit: LimitName,
+        /// The limit, in its unit.
+        allowed: u64,
+        /// What was reached when the supervisor looked, in the same unit; `None` where the kernel
+        /// refused the excess before it could be counted.
+        reached: Option<u64>,
+    },
+    /// It sent something that no cell sends.
+    Violation(String),
+    /// It ended itself with this exit status.
+    Exit(i32),
+    /// A signal that the host did not send ended it.
+    Signal(i32),
+    /// Its process could not be made or confined.
+    Unborn(String),
+    /// The process that it was forked from ended, and it with that.
+    Orphaned(String),
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => out.write_str("the cell is closed"),
+            Self::Killed => out.write_str("the cell was killed by the host"),
+            Self::Limit { limit, allowed, reached: Some(reached) } => {
+                write!(out, "the cell reached {reached} of {limit}={allowed}; raise it in spawn()")
+            }
+            Self::Limit { limit, allowed, reached: None } => {
+                write!(out, "the cell went over {limit}={allowed}; raise it in spawn()")
+            }
+            Self::Violation(what) => write!(out, "the cell broke the contract: {what}"),
+            Self::Exit(status) => write!(out, "the cell ended itself with exit status {status}"),
+            Self::Signal(signal) => write!(
+                out,
+                "the cell was ended by signal {signal} ({}); see its last log events",
+                signal_meaning(*signal)
+            ),
+            Self::Unborn(why) => write!(out, "the cell could not be made: {why}"),
+            Self::Orphaned(why) => write!(out, "the cell's zygote ended: {why}"),
+        }
+    }
+}
+
+fn signal_meaning(signal: i32) -> &'static str {
+    match signal {
+        4 => "illegal instruction",
+        6 => "abort",
+        7 => "bus error",
+        8 => "arithmetic fault",
+        9 => "kill, perhaps for want of memory",
+        11 => "segmentation fault",
+        31 => "system call that the jail kills for",
+        _ => "see signal(7)",
+    }
+}
+
+/// An exception of guest code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestFailure {
+    /// The exception's type, with its module unless that is `builtins`.
+    pub kind: String,
+    /// `str(exception)`
+    pub message: String,
+    /// The formatted traceback, guest frames only; empty where there is none.
+    pub traceback: String,
+}
+
+impl fmt::Display for GuestFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.kind, self.message)
+    }
+}
+
+impl std::error::Error for GuestFailure {}
+
+/// Why an operation on a cell failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CellError {
+    /// Guest code raised.
+    #[error("{0}")]
+    Guest(#[from] GuestFailure),
+    /// Nothing came in time.
+    #[error("{operation} took over {} s; the cell goes on", .after.as_secs_f64())]
+    TimedOut {
+        /// Which operation.
+        operation: &'static str,
+        /// The timeout that was given.
+        after: Duration,
+    },
+    /// The channel is full: the guest does not take what it is sent.
+    #[error("the cell took no message for {} s: its channel is full", .after.as_secs_f64())]
+    Full {
+        /// How long the host waited.
+        after: Duration,
+    },
+    /// The cell is gone.
+    #[error("{0}")]
+    Dead(Death),
+    /// A call's target is no `module.func`.
+    #[error("call target '{0}' must include a module path (e.g. 'module.func')")]
+    Target(String),
+    /// A name is too long to cross.
+    #[error("{what} is over {limit} bytes")]
+    TooLong {
+        /// What.
+        what: &'static str,
+        /// The cap, in bytes.
+        limit: usize,
+    },
+    /// A message is larger than the cell's limit.
+    #[error("message of {bytes} bytes is over message_bytes_max={limit}; raise it in spawn()")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A large message could not be laid down.
+    #[error("a shared buffer for the message failed: {0}")]
+    Buffer(#[source] ChannelError),
+    /// The host is out of descriptors.
+    #[error("no descriptor for a large message: {0}; raise `ulimit -n`")]
+    Descriptor(#[source] std::io::Error),
+}
+
+impl CellError {
+    /// Whether the cell still serves after this error.
+    #[must_use]
+    pub fn cell_survives(&self) -> bool {
+        match self {
+            Self::Dead(_) => false,
+            Self::Guest(_)
+            | Self::TimedOut { .. }
+            | Self::Full { .. }
+            | Self::Target(_)
+            | Self::TooLong { .. }
+            | Self::TooLarge { .. }
+            | Self::Buffer(_)
+            | Self::Descriptor(_) => true,
+        }
+    }
+}
+
+/// Why there is no new cell or template. No process is left behind.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A live cell has that name.
+    #[error("a cell named {0} is alive: close it, or choose another name")]
+    Duplicate(CellName),
+    /// A limit makes no sense.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// No interpreter.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// No channel.
+    #[error("no channel for the cell: {0}")]
+    Channel(#[from] ChannelError),
+    /// The control socket.
+    #[error("{0}")]
+    Control(#[from] ControlError),
+    /// The launcher could not be started.
+    #[error("cannot start the launcher: {0}")]
+    Launcher(#[source] std::io::Error),
+    /// The supervisor's own thread could not be started, or its event queue failed.
+    #[error("{call} of the supervisor failed: {source}")]
+    Monitor {
+        /// The system call.
+        call: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The process ended before it was a cell.
+    #[error("{0}")]
+    Unborn(Death),
+    /// The process did not become a cell in time.
+    #[error("the cell was not ready after {} s", .0.as_secs_f64())]
+    Slow(Duration),
+    /// The supervisor was shut down.
+    #[error("the supervisor is shut down")]
+    ShutDown,
+    /// The template's process ended.
+    #[error("the template is gone: {0}; make it anew")]
+    TemplateGone(String),
+    /// The template's set-up raised, or took too long.
+    #[error("the template's set-up failed: {0}")]
+    Setup(#[source] CellError),
+    /// The template's set-up left threads running, which no cell would have.
+    #[error("the template's set-up left {0} threads running; a fork keeps one: end the others")]
+    SetupThreads(u64),
+}
+
+/// How a guest broke the contract.
+#[derive(Debug, Error)]
+pub(crate) enum Breach {
+    #[error("{0}")]
+    Channel(#[from] ChannelError),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Pickle(#[from] DecodeError),
+    #[error("an answer to operation {0}, which is not running")]
+    UnknownOperation(u32),
+    #[error("a message in shared buffer {0}, which it was not lent")]
+    UnknownBuffer(u32),
+    #[error("a part that ends at byte {end} of a shared buffer of {len}")]
+    OutsideBuffer { end: u64, len: u64 },
+    #[error("a second report of its jail")]
+    SecondReady,
+    #[error("{0} shared buffers asked for and not used")]
+    HoardsBuffers(usize),
+    #[error("guest code ran before the cell was set up")]
+    TooEarly,
+    #[error("a report of its jail that is none: {0}")]
+    Report(String),
+}

@@ -1,0 +1,225 @@
+//! What a caller holds: a cell, and a running `exec`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyisolate_abi::pickle::Value;
+use pyisolate_jail::Report;
+
+use crate::cell::{CellShared, Operation, Outcome, POST_PATIENCE, lock};
+use crate::delivery::Delivery;
+use crate::error::{CellError, Death};
+use crate::event::{Denial, Event, Stats};
+
+/// A cell. Dropping the last handle kills it.
+#[derive(Debug)]
+pub struct Cell {
+    shared: Arc<CellShared>,
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        if lock(&self.shared.state).death.is_none() {
+            self.shared.condemn(Death::Killed);
+        }
+    }
+}
+
+/// A pickled object on its way into a cell: the pickle, and its out-of-band buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Outbound<'a> {
+    /// Protocol 5 pickle, which the guest unpickles with CPython.
+    pub pickle: &'a [u8],
+    /// The buffers that it refers to, in order.
+    pub buffers: &'a [&'a [u8]],
+}
+
+impl Cell {
+    pub(crate) fn new(shared: Arc<CellShared>) -> Self {
+        Self { shared }
+    }
+
+    /// The cell's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.shared.settings.get().map_or("", |settings| settings.name.as_str())
+    }
+
+    /// Its process in the host's pid namespace, while it lives.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.shared.process.pid()
+    }
+
+    /// `exec`: runs source text in the cell's namespace. Returns at once.
+    ///
+    /// # Errors
+    /// [`CellError::Dead`], [`CellError::Full`], [`CellError::TooLarge`].
+    pub fn exec(&self, source: &str) -> Result<ExecHandle, CellError> {
+        let operation = self.shared.exec(source)?;
+        Ok(ExecHandle { shared: Arc::clone(&self.shared), operation })
+    }
+
+    /// `call`: calls `module.func` with a pickled `(args, kwargs)` and waits for its result.
+    ///
+    /// # Errors
+    /// [`CellError::Guest`] if it raised; [`CellError::TimedOut`] past the timeout, with the guest
+    /// still at it.
+    pub fn call(
+        &self,
+        target: &str,
+        arguments: Outbound<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<Delivery, CellError> {
+        self.start_call(target, arguments, timeout)?.wait(timeout)
+    }
+
+    /// The first half of `call`: sends it, and returns a handle to wait for its result. `patience`
+    /// is how long to wait for room in the channel, by default ten seconds.
+    ///
+    /// # Errors
+    /// As [`Cell::exec`].
+    pub fn start_call(
+        &self,
+        target: &str,
+        arguments: Outbound<'_>,
+        patience: Option<Duration>,
+    ) -> Result<CallHandle, CellError> {
+        let patience = patience.unwrap_or(POST_PATIENCE);
+        let operation =
+            self.shared.call(target, arguments.pickle, arguments.buffers, patience)?;
+        Ok(CallHandle { shared: Arc::clone(&self.shared), operation })
+    }
+
+    /// `call` with plain values, for hosts without CPython.
+    ///
+    /// # Errors
+    /// As [`Cell::call`].
+    pub fn call_values(
+        &self,
+        target: &str,
+        arguments: Vec<Value>,
+        timeout: Option<Duration>,
+    ) -> Result<Delivery, CellError> {
+        let pickle =
+            Value::Tuple(vec![Value::Tuple(arguments), Value::Dict(Vec::new())]).to_pickle();
+        self.call(target, Outbound { pickle: &pickle, buffers: &[] }, timeout)
+    }
+
+    /// `post`: sends the guest a message. Waits for room in its channel, by default ten seconds.
+    ///
+    /// # Errors
+    /// [`CellError::Full`] if the guest takes nothing in that time.
+    pub fn post(&self, message: Outbound<'_>, timeout: Option<Duration>) -> Result<(), CellError> {
+        self.shared.post(message.pickle, message.buffers, timeout.unwrap_or(POST_PATIENCE))
+    }
+
+    /// `recv`: takes the next item of the channel, waiting for it.
+    ///
+    /// # Errors
+    /// [`CellError::TimedOut`] past the timeout; [`CellError::Guest`] if an `exec` raised and its
+    /// handle was not asked; [`CellError::Dead`] once everything that the cell sent was taken.
+    pub fn recv(&self, timeout: Option<Duration>) -> Result<Event, CellError> {
+        self.shared.recv(timeout)
+    }
+
+    /// The next item that has crossed already, without waiting and without looking for more.
+    ///
+    /// # Errors
+    /// As [`Cell::recv`].
+    #[must_use]
+    pub fn try_recv(&self) -> Option<Result<Event, CellError>> {
+        self.shared.try_recv()
+    }
+
+    /// Ends the cell after what it was sent so far; kills it past the timeout. Failures of `exec`s
+    /// that nobody was told of are logged.
+    pub fn close(&self, timeout: Duration) {
+        self.shared.close(timeout);
+        for failure in lock(&self.shared.state).untold() {
+            tracing::warn!(cell = self.name(), "exec failed and nobody asked: {failure}");
+        }
+    }
+
+    /// Kills the cell and waits until it is gone. What it sent before can still be received.
+    pub fn kill(&self) {
+        self.shared.condemn(Death::Killed);
+        self.shared.await_death();
+    }
+
+    /// Why the cell is dead, if it is.
+    #[must_use]
+    pub fn death(&self) -> Option<Death> {
+        lock(&self.shared.state).death.clone()
+    }
+
+    /// What it used so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// The layers that confine it, as the kernel reported them from inside before guest code ran.
+    #[must_use]
+    pub fn confinement(&self) -> Report {
+        lock(&self.shared.state).ready.clone().unwrap_or_default()
+    }
+
+    /// The requests that were refused, oldest first; after a thousand they are counted only.
+    #[must_use]
+    pub fn denials(&self) -> Vec<Denial> {
+        lock(&self.shared.state).denials.clone()
+    }
+
+    /// The failures of `exec`s that nobody was told of.
+    #[must_use]
+    pub fn untold_failures(&self) -> Vec<crate::error::GuestFailure> {
+        lock(&self.shared.state).untold()
+    }
+}
+
+/// A running or ended `call`.
+#[derive(Debug)]
+pub struct CallHandle {
+    shared: Arc<CellShared>,
+    operation: Arc<Operation>,
+}
+
+impl CallHandle {
+    /// Waits for the result and takes it. After [`CellError::TimedOut`] it can be waited for again.
+    ///
+    /// # Errors
+    /// [`CellError::Guest`] if it raised; [`CellError::TimedOut`].
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<Delivery, CellError> {
+        match self.shared.result(&self.operation, timeout, "call")? {
+            Some(value) => Ok(value),
+            // Taken before, or an end without a value, which only an `exec` has.
+            None => Err(CellError::Dead(self.shared.await_death())),
+        }
+    }
+}
+
+/// A running or ended `exec`.
+#[derive(Debug)]
+pub struct ExecHandle {
+    shared: Arc<CellShared>,
+    operation: Arc<Operation>,
+}
+
+impl ExecHandle {
+    /// Whether it ended, well or not.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.shared.read_now();
+        !matches!(*lock(&self.operation.outcome), Outcome::Pending)
+            || lock(&self.shared.state).death.is_some()
+    }
+
+    /// Waits until it ended.
+    ///
+    /// # Errors
+    /// [`CellError::Guest`] if it raised and nobody was told yet; [`CellError::TimedOut`].
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<(), CellError> {
+        self.shared.result(&self.operation, timeout, "exec").map(|_| ())
+    }
+}

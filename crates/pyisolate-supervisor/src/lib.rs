@@ -1,0 +1,37 @@
+//! Owns cells: makes them, talks to them, bounds them, and knows how each one ended.
+//!
+//! This is the Rust face of PyIsolate, and what the Python package and the command stand on. It
+//! links no CPython: the interpreter runs in the cells. A [`Supervisor`] starts one launcher, whose
+//! zygote is forked for every [`Cell`]; a cell is confined before it says its first word.
+//!
+//! Everything that a guest sends passes one function (`crossing`), where it is counted, checked and
+//! queued. The guest is the enemy: nothing here blocks for ever, panics or allocates without a cap
+//! because of what it sends, and a cell that breaks the contract is killed with the reason told.
+//!
+//! It refuses to fork the host, to unpickle anything with CPython's unpickler, and to report a
+//! layer of the jail that the kernel did not confirm.
+#![forbid(unsafe_code)]
+
+mod cell;
+mod crossing;
+mod delivery;
+mod environment;
+mod error;
+mod event;
+mod handle;
+mod launcher;
+mod monitor;
+mod process;
+mod supervisor;
+mod zygote;
+
+pub use delivery::{Buffer, Delivery};
+pub use environment::{DESCRIBE, Environment, EnvironmentError};
+pub use error::{CellError, Death, GuestFailure, SpawnError};
+pub use event::{Denial, Event, Stats};
+pub use handle::{CallHandle, Cell, ExecHandle, Outbound};
+pub use pyisolate_abi as abi;
+pub use pyisolate_abi::pickle::{Message, Node, TrustedName, TrustedNames, Value};
+pub use pyisolate_jail::{Layer, Report, Status};
+pub use pyisolate_policy::{CellName, ImportError, Imports, LimitError, LimitName, Limits, NameError};
+pub use supervisor::{CellOptions, Supervisor, SupervisorOptions, Template};

@@ -1,0 +1,249 @@
+//! The supervisor's one thread: hears bells and deaths, and looks at the clocks.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pyisolate_channel::Bells;
+use pyisolate_policy::LimitName;
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::time::Timespec;
+
+use crate::cell::{CellShared, lock};
+use crate::error::{Death, SpawnError};
+use crate::zygote::Zygote;
+
+/// How often the clocks of running operations are looked at. A limit is noticed at most this late;
+/// fifty looks a second cost a hundredth of a core with a hundred busy cells.
+const TICK: Duration = Duration::from_millis(20);
+/// How long the ticking goes on after the last operation: a host that makes calls in a row should
+/// not have to wake this thread for each.
+const LINGER: Duration = Duration::from_secs(2);
+
+const POKE: u64 = 0;
+const CELL: u64 = 1 << 32;
+const ZYGOTE: u64 = 2 << 32;
+
+/// Shared between the thread and everybody who registers with it.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    epoll: OwnedFd,
+    poke: OwnedFd,
+    cells: Mutex<HashMap<u32, Arc<CellShared>>>,
+    zygotes: Mutex<HashMap<u32, Arc<Zygote>>>,
+    asleep: AtomicBool,
+    stopped: AtomicBool,
+}
+
+fn failed(call: &'static str) -> impl Fn(rustix::io::Errno) -> SpawnError {
+    move |errno| SpawnError::Monitor { call, source: errno.into() }
+}
+
+impl Monitor {
+    /// Starts the thread.
+    pub(crate) fn start() -> Result<(Arc<Self>, JoinHandle<()>), SpawnError> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("epoll_create"))?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let poke = eventfd(0, flags).map_err(failed("eventfd"))?;
+        epoll::add(&epoll, &poke, epoll::EventData::new_u64(POKE), epoll::EventFlags::IN)
+            .map_err(failed("epoll_ctl"))?;
+        let monitor = Arc::new(Self {
+            epoll,
+            poke,
+            cells: Mutex::default(),
+            zygotes: Mutex::default(),
+            asleep: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        });
+        let run = Arc::clone(&monitor);
+        let thread = std::thread::Builder::new()
+            .name("pyisolate-monitor".to_owned())
+            .spawn(move || run.run())
+            .map_err(|source| SpawnError::Monitor { call: "clone", source })?;
+        Ok((monitor, thread))
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // It fails only when the counter is full, and then the thread is awake.
+        let _ = rustix::io::write(&self.poke, &1_u64.to_ne_bytes());
+    }
+
+    /// An operation began: its clock has to be looked at.
+    pub(crate) fn watch_closely(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn add_cell(&self, cell: &Arc<CellShared>) -> Result<(), SpawnError> {
+        lock(&self.cells).insert(cell.number, Arc::clone(cell));
+        let data = epoll::EventData::new_u64(CELL | u64::from(cell.number));
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(&self.epoll, cell.control.bell_fd(), data, flags).map_err(failed("epoll_ctl"))
+    }
+
+    pub(crate) fn add_zygote(&self, zygote: &Arc<Zygote>) -> Result<(), SpawnError> {
+        lock(&self.zygotes).insert(zygote.number, Arc::clone(zygote));
+        let data = epoll::EventData::new_u64(ZYGOTE | u64::from(zygote.number));
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(&self.epoll, zygote.control.as_fd(), data, flags).map_err(failed("epoll_ctl"))
+    }
+
+    fn run(&self) {
+        let mut last_busy = Instant::now();
+        let mut events = Vec::with_capacity(256);
+        while !self.stopped.load(Ordering::Relaxed) {
+            if self.look_at_clocks() {
+                last_busy = Instant::now();
+            }
+            let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
+            let idle = last_busy.elapsed() > LINGER && {
+                self.asleep.store(true, Ordering::SeqCst);
+                // An operation that began before the store would not have woken us.
+                !self.look_at_clocks()
+            };
+            let timeout = if idle { None } else { Some(&tick) };
+            events.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    // Only a closed or wrong descriptor can do this, which would be a fault here.
+                    tracing::error!(%error, "the monitor's event queue failed");
+                    std::thread::sleep(TICK);
+                }
+            }
+            self.asleep.store(false, Ordering::SeqCst);
+            for event in &events {
+                let data = event.data.u64();
+                let number = u32::try_from(data & u64::from(u32::MAX)).unwrap_or(0);
+                match data & !u64::from(u32::MAX) {
+                    CELL => self.cell_event(number),
+                    ZYGOTE => self.zygote_event(number),
+                    _ => {
+                        let _ = rustix::io::read(&self.poke, &mut [0; 8]);
+                        last_busy = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    // --- cells
+
+    fn cell_event(&self, number: u32) {
+        let Some(cell) = lock(&self.cells).get(&number).cloned() else { return };
+        match cell.control.drain_bell() {
+            Ok(Bells::Closed) => self.cell_gone(&cell),
+            Ok(_) => cell.read_now(),
+            Err(error) => {
+                cell.condemn(Death::Violation(error.to_string()));
+                self.cell_gone(&cell);
+            }
+        }
+    }
+
+    /// The guest's end of the channel is closed: whatever holds the process is no use any more.
+    fn cell_gone(&self, cell: &Arc<CellShared>) {
+        let _ = epoll::delete(&self.epoll, cell.control.bell_fd());
+        cell.process.kill_unless_handed_over();
+        if let Err(error) = cell.control.mark_dead() {
+            tracing::warn!(%error, "could not wake the threads that wait for a dead cell");
+        }
+        cell.read_rest();
+        cell.process.channel_closed();
+        self.bury_if_over(cell);
+    }
+
+    /// The zygote reaped the process.
+    pub(crate) fn cell_exited(&self, number: u32, status: i32) {
+        let Some(cell) = lock(&self.cells).get(&number).cloned() else { return };
+        cell.process.ended(status);
+        self.bury_if_over(&cell);
+    }
+
+    /// A process that was never born, or whose zygote is gone and cannot say how it ended.
+    pub(crate) fn cell_lost(&self, number: u32, death: Death) {
+        let Some(cell) = lock(&self.cells).get(&number).cloned() else { return };
+        let _ = epoll::delete(&self.epoll, cell.control.bell_fd());
+        cell.process.kill();
+        let _ = cell.control.mark_dead();
+        cell.read_rest();
+        lock(&self.cells).remove(&number);
+        cell.bury(death);
+    }
+
+    fn bury_if_over(&self, cell: &Arc<CellShared>) {
+        if let Some(status) = cell.process.over() {
+            lock(&self.cells).remove(&cell.number);
+            cell.bury(death_of(status, cell));
+        }
+    }
+
+    /// Ends what ran too long. Returns whether anything runs.
+    fn look_at_clocks(&self) -> bool {
+        let cells: Vec<_> = lock(&self.cells).values().cloned().collect();
+        let mut busy = false;
+        for cell in cells {
+            let Some(settings) = cell.settings.get() else { continue };
+            let Some(since) = lock(&cell.state).running_since else { continue };
+            busy = true;
+            let limits = &settings.limits;
+            let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let overrun = |limit, allowed, reached| {
+                if reached >= allowed {
+                    cell.condemn(Death::Limit { limit, allowed, reached: Some(reached) });
+                }
+            };
+            overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
+            overrun(LimitName::Cpu, limits.cpu_ms, cell.process.cpu_ms());
+        }
+        busy
+    }
+
+    // --- zygotes
+
+    fn zygote_event(&self, number: u32) {
+        let Some(zygote) = lock(&self.zygotes).get(&number).cloned() else { return };
+        if let Err(why) = zygote.hear(self) {
+            let _ = epoll::delete(&self.epoll, zygote.control.as_fd());
+            lock(&self.zygotes).remove(&number);
+            for (cell, death) in zygote.end(&why) {
+                self.cell_lost(cell, death);
+            }
+        }
+    }
+
+    pub(crate) fn cell(&self, number: u32) -> Option<Arc<CellShared>> {
+        lock(&self.cells).get(&number).cloned()
+    }
+
+    /// Every cell that is not buried yet.
+    pub(crate) fn cells(&self) -> Vec<Arc<CellShared>> {
+        lock(&self.cells).values().cloned().collect()
+    }
+}
+
+/// What a wait status says, where nobody on this side had a reason of its own.
+fn death_of(status: i32, cell: &CellShared) -> Death {
+    const SIGXCPU: i32 = 24;
+    // As wait(2) lays it out: the signal in the low seven bits, the exit status above.
+    match (status & 0x7f, (status >> 8) & 0xff) {
+        (0, 0) => Death::Exit(0),
+        (0, status) => Death::Exit(status),
+        (SIGXCPU, _) => Death::Limit {
+            limit: LimitName::Cpu,
+            allowed: cell.settings.get().map_or(0, |settings| settings.limits.cpu_ms),
+            reached: None,
+        },
+        (signal, _) => Death::Signal(signal),
+    }
+}

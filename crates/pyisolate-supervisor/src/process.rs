@@ -1,0 +1,139 @@
+//! A cell's process, seen from outside: kill it, and read what it used.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::cell::lock;
+
+/// What is known of the process so far.
+#[derive(Debug, Default)]
+struct Handle {
+    pidfd: Option<OwnedFd>,
+    kill_wanted: bool,
+    status: Option<i32>,
+    channel_closed: bool,
+    handed_over: bool,
+}
+
+/// The process of one cell or template.
+#[derive(Debug, Default)]
+pub(crate) struct Process {
+    handle: Mutex<Handle>,
+    /// In the host's pid namespace; 0 while unknown.
+    pid: AtomicI32,
+    cpu_ms: AtomicU64,
+}
+
+impl Process {
+    /// The zygote forked it. A kill that was asked for before is done now.
+    pub(crate) fn born(&self, pidfd: OwnedFd) {
+        let mut handle = lock(&self.handle);
+        handle.pidfd = Some(pidfd);
+        if handle.kill_wanted {
+            drop(handle);
+            self.kill();
+        }
+    }
+
+    /// Kills it, now or as soon as it is born.
+    pub(crate) fn kill(&self) {
+        let mut handle = lock(&self.handle);
+        handle.kill_wanted = true;
+        if let Some(pidfd) = &handle.pidfd {
+            // It fails only if the process is gone already.
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+
+    /// The zygote reaped it.
+    pub(crate) fn ended(&self, status: i32) {
+        lock(&self.handle).status = Some(status);
+    }
+
+    /// From now on it lives without its channel, as a template's zygote.
+    pub(crate) fn hand_over(&self) {
+        lock(&self.handle).handed_over = true;
+    }
+
+    /// Kills it if it has no business without its channel.
+    pub(crate) fn kill_unless_handed_over(&self) {
+        if !lock(&self.handle).handed_over {
+            self.kill();
+        }
+    }
+
+    /// Its end of the channel was closed, and what was in it read.
+    pub(crate) fn channel_closed(&self) {
+        lock(&self.handle).channel_closed = true;
+    }
+
+    /// How it ended, as `wait` gives it, once nothing more can come of it.
+    pub(crate) fn over(&self) -> Option<i32> {
+        let handle = lock(&self.handle);
+        handle.status.filter(|_| handle.channel_closed)
+    }
+
+    /// Its number in the host's pid namespace, while it lives.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        let handle = lock(&self.handle);
+        if handle.status.is_some() {
+            return None; // the number may be another process's by now
+        }
+        let known = self.pid.load(Ordering::Relaxed);
+        if known != 0 {
+            return Some(known);
+        }
+        let fd = handle.pidfd.as_ref()?.as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let pid = field(&info, "Pid:")?.parse().ok().filter(|pid| *pid > 0)?;
+        self.pid.store(pid, Ordering::Relaxed);
+        Some(pid)
+    }
+
+    /// CPU time so far, in milliseconds; the last figure known once it ended.
+    pub(crate) fn cpu_ms(&self) -> u64 {
+        if let Some(pid) = self.pid()
+            && let Ok(text) = fs::read_to_string(format!("/proc/{pid}/schedstat"))
+            // The main thread's own figure; with several threads the group's, below.
+            && let Some(nanoseconds) = text.split(' ').next().and_then(|it| it.parse::<u64>().ok())
+        {
+            let milliseconds = group_cpu_ms(pid).unwrap_or(0).max(nanoseconds / 1_000_000);
+            self.cpu_ms.fetch_max(milliseconds, Ordering::Relaxed);
+        }
+        self.cpu_ms.load(Ordering::Relaxed)
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let kib = self.status_field("VmRSS:");
+        kib.and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> Option<u64> {
+        self.status_field("Threads:")?.parse().ok()
+    }
+
+    fn status_field(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        field(&text, name).map(str::to_owned)
+    }
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// User and system time of all threads, ended ones included, in milliseconds.
+fn group_cpu_ms(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in parentheses that may hold anything.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) * 1000 / rustix::param::clock_ticks_per_second())
+}

@@ -1,0 +1,438 @@
+//! The supervisor: makes cells, keeps some ready, knows which are alive.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pyisolate_abi::message::ToGuest;
+use pyisolate_abi::pickle::{Caps, TrustedNames, Value};
+use pyisolate_channel::control::{Control, Fork};
+use pyisolate_channel::{DEFAULT_RING_BYTES, pair};
+use pyisolate_policy::{CellName, Imports, Limits};
+
+use crate::cell::{CellShared, Settings, lock};
+use crate::environment::Environment;
+use crate::error::{CellError, Death, SpawnError};
+use crate::handle::Cell;
+use crate::monitor::Monitor;
+use crate::zygote::Zygote;
+
+/// How long a process may take to become a cell. Cold, that is two interpreter starts and the
+/// building of a root: well under a second, unless the machine is starved.
+const BIRTH_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the pool waits before it tries again to fill up after a failure.
+const POOL_RETRY: Duration = Duration::from_millis(500);
+
+/// What a supervisor is made with.
+#[derive(Debug)]
+pub struct SupervisorOptions {
+    /// What cells run on.
+    pub environment: Environment,
+    /// How many confined cells to keep ready.
+    pub warm_pool: usize,
+}
+
+/// What a cell is made with.
+#[derive(Debug)]
+pub struct CellOptions {
+    /// Its name.
+    pub name: CellName,
+    /// What it may use.
+    pub limits: Limits,
+    /// What its code may import.
+    pub imports: Imports,
+    /// Classes whose instances the host rebuilds.
+    pub trusted: TrustedNames,
+}
+
+impl CellOptions {
+    /// A cell with the default limits that may import nothing.
+    #[must_use]
+    pub fn new(name: CellName) -> Self {
+        Self {
+            name,
+            limits: Limits::default(),
+            imports: Imports::default(),
+            trusted: TrustedNames::default(),
+        }
+    }
+}
+
+/// Owns cells. Dropping it ends them all.
+#[derive(Debug)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    environment: Environment,
+    monitor: Arc<Monitor>,
+    zygote: Mutex<Option<Arc<Zygote>>>,
+    names: Mutex<HashMap<CellName, Weak<CellShared>>>,
+    next_number: AtomicU32,
+    pool: Mutex<Vec<Arc<CellShared>>>,
+    pool_size: usize,
+    pool_changed: Condvar,
+    shut_down: AtomicBool,
+}
+
+/// A zygote that has imported modules or run set-up code: cells that are forked from it start with
+/// what it did, and share its memory. Dropping it ends it and its cells.
+#[derive(Debug)]
+pub struct Template {
+    zygote: Arc<Zygote>,
+    process: Arc<CellShared>,
+    supervisor: Weak<Inner>,
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        self.zygote.shut_down();
+        // It ran set-up code, and may not do as it is told.
+        self.process.condemn(Death::Killed);
+    }
+}
+
+impl Supervisor {
+    /// Starts a supervisor. Its zygote starts with the first cell, or at once to fill the pool.
+    ///
+    /// # Errors
+    /// [`SpawnError::Monitor`] if the kernel has no thread or descriptor left.
+    pub fn new(options: SupervisorOptions) -> Result<Self, SpawnError> {
+        let (monitor, thread) = Monitor::start()?;
+        let inner = Arc::new(Inner {
+            environment: options.environment,
+            monitor,
+            zygote: Mutex::default(),
+            names: Mutex::default(),
+            next_number: AtomicU32::new(1),
+            pool: Mutex::default(),
+            pool_size: options.warm_pool,
+            pool_changed: Condvar::new(),
+            shut_down: AtomicBool::new(false),
+        });
+        let mut threads = vec![thread];
+        if options.warm_pool > 0 {
+            let keeper = Arc::clone(&inner);
+            let thread = std::thread::Builder::new()
+                .name("pyisolate-pool".to_owned())
+                .spawn(move || keeper.keep_pool())
+                .map_err(|source| SpawnError::Monitor { call: "clone", source })?;
+            threads.push(thread);
+        }
+        Ok(Self { inner, threads: Mutex::new(threads) })
+    }
+
+    /// Makes a cell: from the pool if it has one ready, else by forking the zygote, or the template
+    /// if one is given.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; no process is left behind.
+    pub fn spawn(
+        &self,
+        options: CellOptions,
+        template: Option<&Template>,
+    ) -> Result<Cell, SpawnError> {
+        options.limits.check()?;
+        let inner = &self.inner;
+        let name = options.name.clone();
+        inner.reserve(&name)?;
+        let made = match template {
+            None => match inner.from_pool() {
+                Some(cell) => Ok(cell),
+                None => inner.zygote().and_then(|zygote| inner.make(&zygote, None)),
+            },
+            Some(template) => match template.zygote.ended() {
+                Some(why) => Err(SpawnError::TemplateGone(why.to_owned())),
+                None => inner.make(&template.zygote, None),
+            },
+        };
+        let claimed = made.and_then(|cell| {
+            configure(&cell, options, Scope::Cell)?;
+            Ok(cell)
+        });
+        match claimed {
+            Ok(cell) => {
+                lock(&inner.names).insert(name, Arc::downgrade(&cell));
+                Ok(Cell::new(cell))
+            }
+            Err(error) => {
+                lock(&inner.names).remove(&name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a template: a zygote, in its own jail, that has imported `imports` and run `setup`.
+    ///
+    /// # Errors
+    /// [`SpawnError::Setup`] with the guest's traceback if the set-up raised.
+    pub fn template(&self, imports: &Imports, setup: &str) -> Result<Template, SpawnError> {
+        let inner = &self.inner;
+        let zygote = inner.zygote()?;
+        let (ours, theirs) = Control::pair()?;
+        let cell = inner.make(&zygote, Some(theirs))?;
+        let name = CellName::new(&format!("template-{}", cell.number)).unwrap_or_else(|error| {
+            unreachable!("a word and a number make a cell name: {error}")
+        });
+        let limits = Limits::default();
+        let patience = Duration::from_millis(limits.wall_time_ms);
+        configure(&cell, CellOptions { limits, ..CellOptions::new(name) }, Scope::Template)?;
+        let mut source = String::new();
+        for module in imports.names() {
+            source.push_str("import ");
+            source.push_str(module);
+            source.push('\n');
+        }
+        let serving = (|| {
+            for source in [source.as_str(), setup] {
+                let operation = cell.exec(source)?;
+                cell.result(&operation, Some(patience), "set-up")?;
+            }
+            Ok(())
+        })();
+        if let Err(error) = serving {
+            cell.condemn(Death::Killed);
+            return Err(SpawnError::Setup(error));
+        }
+        if let Some(threads @ 2..) = cell.process.threads() {
+            cell.condemn(Death::Killed);
+            return Err(SpawnError::SetupThreads(threads - 1));
+        }
+        // Told to stop, a template's process does not end: it serves forks on its own socket.
+        cell.hand_over().map_err(SpawnError::Setup)?;
+        let zygote = Zygote::of_template(inner.number(), ours, &inner.monitor)?;
+        Ok(Template { zygote, process: cell, supervisor: Arc::downgrade(inner) })
+    }
+
+    /// The names of the cells that are alive.
+    #[must_use]
+    pub fn list_active(&self) -> Vec<String> {
+        let mut names = lock(&self.inner.names);
+        names.retain(|_, cell| cell.upgrade().is_some_and(|cell| !is_dead(&cell)));
+        let mut names: Vec<_> = names.keys().map(ToString::to_string).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// How many cells are ready in the pool.
+    #[must_use]
+    pub fn pool_ready(&self) -> usize {
+        lock(&self.inner.pool).len()
+    }
+
+    /// Ends every cell, template and zygote, and waits until they are gone. Can be called twice.
+    pub fn shutdown(&self) {
+        let inner = &self.inner;
+        inner.shut_down.store(true, Ordering::SeqCst);
+        inner.pool_changed.notify_all();
+        let cells = inner.monitor.cells();
+        for cell in &cells {
+            cell.condemn(Death::Closed);
+        }
+        for cell in &cells {
+            cell.await_death();
+        }
+        lock(&inner.pool).clear();
+        if let Some(zygote) = lock(&inner.zygote).take() {
+            zygote.shut_down();
+            // The monitor hears the end and reaps the launcher.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while zygote.ended().is_none() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        inner.monitor.stop();
+        for thread in lock(&self.threads).drain(..) {
+            // A thread that panicked has said so on stderr.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Template {
+    /// Whether its process still serves.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.zygote.ended().is_none() && self.supervisor.strong_count() > 0
+    }
+}
+
+fn is_dead(cell: &CellShared) -> bool {
+    lock(&cell.state).death.is_some()
+}
+
+impl Inner {
+    fn number(&self) -> u32 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Holds a name for a cell that is being made.
+    fn reserve(&self, name: &CellName) -> Result<(), SpawnError> {
+        if self.shut_down.load(Ordering::SeqCst) {
+            return Err(SpawnError::ShutDown);
+        }
+        let mut names = lock(&self.names);
+        names.retain(|kept, cell| {
+            kept != name || cell.upgrade().is_some_and(|cell| !is_dead(&cell))
+        });
+        if names.contains_key(name) {
+            return Err(SpawnError::Duplicate(name.clone()));
+        }
+        // A weak reference to nothing counts as dead, so a second spawn could take the name; the
+        // lock is given back only for as long as a spawn takes.
+        names.insert(name.clone(), Weak::new());
+        Ok(())
+    }
+
+    /// The zygote that serves; a new one if it ended or none was started yet.
+    fn zygote(&self) -> Result<Arc<Zygote>, SpawnError> {
+        let mut current = lock(&self.zygote);
+        if self.shut_down.load(Ordering::SeqCst) {
+            return Err(SpawnError::ShutDown);
+        }
+        if let Some(zygote) = &*current
+            && zygote.ended().is_none()
+        {
+            return Ok(Arc::clone(zygote));
+        }
+        let zygote = Zygote::launch(self.number(), &self.environment, &self.monitor)?;
+        *current = Some(Arc::clone(&zygote));
+        Ok(zygote)
+    }
+
+    /// Forks a process off a zygote and waits until it is confined.
+    fn make(
+        &self,
+        zygote: &Zygote,
+        template: Option<Control>,
+    ) -> Result<Arc<CellShared>, SpawnError> {
+        let (end, guest) = pair(DEFAULT_RING_BYTES)?;
+        let number = self.number();
+        let cell = Arc::new(CellShared::new(number, end, Arc::clone(&self.monitor)));
+        self.monitor.add_cell(&cell)?;
+        let fork = Fork {
+            number,
+            memory: guest.memory,
+            socket: guest.socket,
+            control: template.map(Into::into),
+        };
+        let forked = zygote.fork(&fork);
+        // The guest's end is the zygote's alone from here on.
+        drop(fork);
+        if let Err(error) = forked {
+            let why = zygote.ended().map_or_else(|| error.to_string(), str::to_owned);
+            self.monitor.cell_lost(number, Death::Unborn(why));
+        }
+        let deadline = Instant::now() + BIRTH_PATIENCE;
+        match cell.wait(Some(deadline), |state| state.ready.is_some().then_some(())) {
+            Ok(Some(())) => Ok(cell),
+            Ok(None) => {
+                cell.condemn(Death::Killed);
+                Err(SpawnError::Slow(BIRTH_PATIENCE))
+            }
+            Err(death) => Err(SpawnError::Unborn(death)),
+        }
+    }
+
+    // --- the pool
+
+    fn from_pool(&self) -> Option<Arc<CellShared>> {
+        let cell = loop {
+            let cell = lock(&self.pool).pop()?;
+            if !is_dead(&cell) {
+                break cell;
+            }
+        };
+        self.pool_changed.notify_all();
+        Some(cell)
+    }
+
+    /// Keeps the pool full, in a thread of its own.
+    fn keep_pool(&self) {
+        loop {
+            let mut pool = lock(&self.pool);
+            while pool.len() >= self.pool_size && !self.shut_down.load(Ordering::SeqCst) {
+                pool = match self.pool_changed.wait_timeout(pool, Duration::from_secs(1)) {
+                    Ok((pool, _)) => pool,
+                    Err(poisoned) => poisoned.into_inner().0,
+                };
+                pool.retain(|cell| !is_dead(cell));
+            }
+            drop(pool);
+            if self.shut_down.load(Ordering::SeqCst) {
+                return;
+            }
+            match self.zygote().and_then(|zygote| self.make(&zygote, None)) {
+                Ok(cell) => lock(&self.pool).push(cell),
+                Err(SpawnError::ShutDown) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the pool could not be filled");
+                    std::thread::sleep(POOL_RETRY);
+                }
+            }
+        }
+    }
+}
+
+/// Whom settings are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Cell,
+    /// Set-up code is the host's: it may import anything, and its process takes no hard limits,
+    /// which its cells would inherit.
+    Template,
+}
+
+/// Gives a confined process its settings: from here on it is the caller's cell.
+fn configure(cell: &CellShared, options: CellOptions, scope: Scope) -> Result<(), SpawnError> {
+    let limits = options.limits;
+    let text = |text: &str| Value::Text(text.to_owned());
+    let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let imports = match scope {
+        Scope::Cell => Value::List(options.imports.names().map(text).collect()),
+        Scope::Template => Value::None,
+    };
+    let trusted = options.trusted.names().iter().map(|name| {
+        Value::Tuple(vec![text(&name.module), text(&name.qualname)])
+    });
+    let settings = Value::Dict(vec![
+        (text("imports"), imports),
+        (text("trusted"), Value::List(trusted.collect())),
+        (text("limited"), Value::Bool(scope == Scope::Cell)),
+        (text("message_bytes"), number(limits.message_bytes)),
+        (text("mem_bytes"), number(limits.mem_bytes)),
+        (text("open_files"), number(limits.open_files)),
+        (text("threads"), number(limits.threads)),
+        // The kernel counts whole seconds; it is the last resort behind the supervisor's clock.
+        (text("cpu_seconds"), number(limits.cpu_ms.div_ceil(1000) + 1)),
+    ]);
+    let caps = Caps {
+        pickle_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+        ..Caps::default()
+    };
+    let settings_known = cell.settings.set(Settings {
+        name: options.name,
+        limits,
+        trusted: options.trusted,
+        caps,
+        claimed: Instant::now(),
+    });
+    debug_assert!(settings_known.is_ok(), "a cell is claimed once");
+    let pickle = settings.to_pickle();
+    let died = |error: CellError| match error {
+        CellError::Dead(death) => SpawnError::Unborn(death),
+        other => SpawnError::Setup(other),
+    };
+    cell.tell(&ToGuest::Configure(&pickle)).map_err(died)
+}

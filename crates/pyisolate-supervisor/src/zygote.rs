@@ -1,0 +1,148 @@
+//! A zygote, seen from the host: it forks cells on request and says how they ended.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
+
+use crate::cell::lock;
+use crate::environment::Environment;
+use crate::error::{Death, SpawnError};
+use crate::launcher::Launcher;
+use crate::monitor::Monitor;
+
+/// A process that forks cells: one right under the launcher, or a template.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    pub(crate) number: u32,
+    pub(crate) control: Control,
+    /// `None` for a template, whose process is a child of another zygote.
+    launcher: Mutex<Option<Launcher>>,
+    children: Mutex<HashSet<u32>>,
+    /// What the zygote says of its own jail.
+    pub(crate) report: OnceLock<String>,
+    ended: OnceLock<String>,
+}
+
+impl Zygote {
+    /// Starts a launcher and with it a zygote.
+    pub(crate) fn launch(
+        number: u32,
+        environment: &Environment,
+        monitor: &Monitor,
+    ) -> Result<Arc<Self>, SpawnError> {
+        let (ours, theirs) = Control::pair()?;
+        let launcher = Launcher::start(environment, theirs).map_err(SpawnError::Launcher)?;
+        tracing::debug!(pid = launcher.pid(), "launcher started");
+        Self::new(number, ours, Some(launcher), monitor)
+    }
+
+    /// The zygote that a template's process becomes.
+    pub(crate) fn of_template(
+        number: u32,
+        control: Control,
+        monitor: &Monitor,
+    ) -> Result<Arc<Self>, SpawnError> {
+        Self::new(number, control, None, monitor)
+    }
+
+    fn new(
+        number: u32,
+        control: Control,
+        launcher: Option<Launcher>,
+        monitor: &Monitor,
+    ) -> Result<Arc<Self>, SpawnError> {
+        let zygote = Arc::new(Self {
+            number,
+            control,
+            launcher: Mutex::new(launcher),
+            children: Mutex::default(),
+            report: OnceLock::new(),
+            ended: OnceLock::new(),
+        });
+        monitor.add_zygote(&zygote)?;
+        Ok(zygote)
+    }
+
+    /// Why it ended, if it did.
+    pub(crate) fn ended(&self) -> Option<&str> {
+        self.ended.get().map(String::as_str)
+    }
+
+    /// Asks for a new process; the answer comes to `hear`.
+    pub(crate) fn fork(&self, fork: &Fork) -> Result<(), ControlError> {
+        lock(&self.children).insert(fork.number);
+        self.control.send_fork(fork)
+    }
+
+    /// Takes what the zygote said. An error is the zygote's end.
+    pub(crate) fn hear(&self, monitor: &Monitor) -> Result<(), String> {
+        while let Some(reply) = self.control.recv_reply(false).map_err(|error| error.to_string())? {
+            match reply {
+                Reply::Serving(report) => {
+                    let _ = self.report.set(report);
+                }
+                Reply::Forked { number, pidfd } => {
+                    self.check(number)?;
+                    if let Some(cell) = monitor.cell(number) {
+                        cell.process.born(pidfd);
+                    }
+                }
+                Reply::ForkFailed { number, errno } => {
+                    self.check(number)?;
+                    lock(&self.children).remove(&number);
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    monitor.cell_lost(number, Death::Unborn(format!("fork: {error}")));
+                }
+                Reply::Exited { number, status } => {
+                    self.check(number)?;
+                    lock(&self.children).remove(&number);
+                    monitor.cell_exited(number, status);
+                }
+                Reply::Fatal(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// A template's zygote may be hostile: it may speak of its own children alone.
+    fn check(&self, number: u32) -> Result<(), String> {
+        if lock(&self.children).contains(&number) {
+            Ok(())
+        } else {
+            Err(format!("the zygote spoke of process {number}, which is not its own"))
+        }
+    }
+
+    /// Its control socket is of no more use: reaps the launcher, and says what each child died of.
+    pub(crate) fn end(&self, why: &str) -> Vec<(u32, Death)> {
+        let launcher = lock(&self.launcher).take();
+        let mut why = why.to_owned();
+        if let Some(mut launcher) = launcher {
+            let said = launcher.said();
+            if !said.is_empty() {
+                why = format!("{why}; {said}");
+            }
+            // Closes nothing of ours: the launcher ends because its zygote did.
+            launcher.reap();
+        }
+        let never_served = self.report.get().is_none();
+        let why = self.ended.get_or_init(|| why);
+        lock(&self.children)
+            .drain()
+            .map(|number| {
+                let death = if never_served {
+                    Death::Unborn(why.clone())
+                } else {
+                    Death::Orphaned(why.clone())
+                };
+                (number, death)
+            })
+            .collect()
+    }
+
+    /// Ends it and all its cells: it exits when its control socket is shut.
+    pub(crate) fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+    }
+}
