@@ -1,0 +1,329 @@
+//! `Cell`, `ExecHandle` and the values that a cell shows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pyisolate_supervisor::{self as supervisor, CellError, Event};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::convert::{Classes, to_python};
+use crate::errors::cell_error;
+use crate::pickling::Pickled;
+
+/// How long one wait goes on before signals are looked at: Ctrl-C is felt this late at the most.
+const SIGNAL_SLICE: Duration = Duration::from_millis(100);
+/// Default of `close(timeout=)`.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A cell: guest code behind a wall.
+#[pyclass(frozen, module = "pyisolate", weakref)]
+pub(crate) struct Cell {
+    inner: Arc<supervisor::Cell>,
+    classes: Arc<Classes>,
+    backend: &'static str,
+}
+
+impl Cell {
+    pub(crate) fn new(
+        inner: supervisor::Cell,
+        classes: Classes,
+        backend: &'static str,
+    ) -> Self {
+        Self { inner: Arc::new(inner), classes: Arc::new(classes), backend }
+    }
+}
+
+#[pymethods]
+impl Cell {
+    #[getter]
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    #[getter]
+    fn backend(&self) -> &'static str {
+        self.backend
+    }
+
+    #[getter]
+    fn pid(&self) -> Option<i32> {
+        self.inner.pid()
+    }
+
+    #[getter]
+    fn stats(&self) -> Stats {
+        Stats(self.inner.stats())
+    }
+
+    #[getter]
+    fn confinement(&self) -> Vec<Layer> {
+        self.inner.confinement().layers.into_iter().map(Layer).collect()
+    }
+
+    #[getter]
+    fn denials<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let class = py.import("pyisolate.events")?.getattr("DenialEvent")?;
+        let events = self
+            .inner
+            .denials()
+            .into_iter()
+            .map(|denial| {
+                class.call1((denial.cell, denial.capability, denial.action, denial.reason))
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, events)
+    }
+
+    #[getter]
+    fn termination_reason(&self) -> Option<String> {
+        self.inner.death().map(|death| death.to_string())
+    }
+
+    fn exec(&self, py: Python<'_>, source: &str) -> PyResult<ExecHandle> {
+        let handle =
+            py.detach(|| self.inner.exec(source)).map_err(|error| cell_error(py, &error))?;
+        Ok(ExecHandle(handle))
+    }
+
+    #[pyo3(signature = (target, /, *args, timeout=None, **kwargs))]
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        target: &str,
+        args: &Bound<'py, PyTuple>,
+        timeout: Option<f64>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let timeout = duration(timeout)?;
+        let kwargs = match kwargs {
+            Some(kwargs) => kwargs.clone(),
+            None => PyDict::new(py),
+        };
+        let pickled = Pickled::of((args, kwargs).into_pyobject(py)?.as_any())?;
+        let call = pickled
+            .with(py, |outbound| self.inner.start_call(target, outbound, timeout))
+            .map_err(|error| cell_error(py, &error))?;
+        let value = sliced(py, timeout, |slice| call.wait(slice))?;
+        to_python(py, value, &self.classes)
+    }
+
+    #[pyo3(signature = (message, *, timeout=None))]
+    fn post(&self, py: Python<'_>, message: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<()> {
+        let timeout = duration(timeout)?;
+        let pickled = Pickled::of(message)?;
+        pickled
+            .with(py, |outbound| self.inner.post(outbound, timeout))
+            .map_err(|error| cell_error(py, &error))
+    }
+
+    #[pyo3(signature = (timeout=None))]
+    fn recv<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let timeout = duration(timeout)?;
+        // What is there already is taken without giving the interpreter's lock away.
+        let event = match self.inner.try_recv() {
+            Some(event) => event.map_err(|error| cell_error(py, &error))?,
+            None => sliced(py, timeout, |slice| self.inner.recv(slice))?,
+        };
+        event_object(py, event, &self.classes)
+    }
+
+    #[pyo3(signature = (timeout=None))]
+    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let timeout = duration(timeout)?.unwrap_or(CLOSE_PATIENCE);
+        py.detach(|| self.inner.close(timeout));
+        let failures = self.inner.untold_failures();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let logger = py.import("logging")?.call_method1("getLogger", ("pyisolate",))?;
+        for failure in failures {
+            let text = format!(
+                "cell {}: exec failed and nobody asked: {failure}\n{}",
+                self.inner.name(),
+                failure.traceback
+            );
+            logger.call_method1("warning", ("%s", text))?;
+        }
+        Ok(())
+    }
+
+    fn kill(&self, py: Python<'_>) {
+        py.detach(|| self.inner.kill());
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (kind, _value, _traceback))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: Option<&Bound<'_, PyAny>>,
+        _value: Option<&Bound<'_, PyAny>>,
+        _traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        if kind.is_some() {
+            // The caller is already on its way out; what the guest still does is of no use.
+            self.kill(py);
+            return Ok(());
+        }
+        self.close(py, None)
+    }
+
+    fn __repr__(&self) -> String {
+        let state = match self.inner.death() {
+            None => "alive".to_owned(),
+            Some(death) => death.to_string(),
+        };
+        format!("<Cell {} ({}): {state}>", self.inner.name(), self.backend)
+    }
+}
+
+/// A running or ended `exec`.
+#[pyclass(frozen, module = "pyisolate")]
+pub(crate) struct ExecHandle(supervisor::ExecHandle);
+
+#[pymethods]
+impl ExecHandle {
+    fn done(&self) -> bool {
+        self.0.done()
+    }
+
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let timeout = duration(timeout)?;
+        sliced(py, timeout, |slice| self.0.wait(slice))
+    }
+}
+
+/// What a cell used so far.
+#[pyclass(frozen, module = "pyisolate")]
+pub(crate) struct Stats(supervisor::Stats);
+
+#[pymethods]
+impl Stats {
+    #[getter]
+    fn cpu_ms(&self) -> u64 {
+        self.0.cpu_ms
+    }
+    #[getter]
+    fn mem_bytes(&self) -> u64 {
+        self.0.mem_bytes
+    }
+    #[getter]
+    fn wall_ms(&self) -> u64 {
+        self.0.wall_ms
+    }
+    #[getter]
+    fn received(&self) -> u64 {
+        self.0.received
+    }
+    #[getter]
+    fn sent(&self) -> u64 {
+        self.0.sent
+    }
+    #[getter]
+    fn output_bytes(&self) -> u64 {
+        self.0.output_bytes
+    }
+    #[getter]
+    fn denied(&self) -> u64 {
+        self.0.denied
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// One layer of a cell's confinement.
+#[pyclass(frozen, module = "pyisolate")]
+pub(crate) struct Layer(supervisor::Layer);
+
+#[pymethods]
+impl Layer {
+    #[getter]
+    fn name(&self) -> &'static str {
+        self.0.name.as_str()
+    }
+    #[getter]
+    fn status(&self) -> &'static str {
+        self.0.status.as_str()
+    }
+    #[getter]
+    fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Layer {}: {} ({})>", self.0.name, self.0.status, self.0.detail)
+    }
+}
+
+/// A timeout in seconds, as Python callers give it.
+pub(crate) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds) if seconds.is_nan() => Err(PyValueError::new_err("timeout is not a number")),
+        // A time that has passed, or one that no clock can count to.
+        Some(seconds) if seconds <= 0.0 => Ok(Some(Duration::ZERO)),
+        Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
+    }
+}
+
+/// Waits without the interpreter's lock, looking at signals between slices.
+fn sliced<T: Send>(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    wait: impl Fn(Option<Duration>) -> Result<T, CellError> + Sync,
+) -> PyResult<T> {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let slice = left.map_or(SIGNAL_SLICE, |left| left.min(SIGNAL_SLICE));
+        match py.detach(|| wait(Some(slice))) {
+            Ok(value) => return Ok(value),
+            Err(CellError::TimedOut { operation, .. }) => {
+                py.check_signals()?;
+                if let (Some(left), Some(after)) = (left, timeout)
+                    && left <= slice
+                {
+                    return Err(cell_error(py, &CellError::TimedOut { operation, after }));
+                }
+            }
+            Err(error) => return Err(cell_error(py, &error)),
+        }
+    }
+}
+
+// --- what comes out -----------------------------------------------------------------------------
+
+static LOG_EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static METRIC_EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn event_object<'py>(
+    py: Python<'py>,
+    event: Event,
+    classes: &Classes,
+) -> PyResult<Bound<'py, PyAny>> {
+    let protocol = |name: &str| {
+        py.import("pyisolate.runtime.protocol")?.getattr(name).map(Bound::unbind)
+    };
+    match event {
+        Event::Message(value) => to_python(py, value, classes),
+        Event::Log { level, message, fields } => {
+            let class = LOG_EVENT.get_or_try_init(py, || protocol("LogEvent"))?.bind(py);
+            class.call1((level, message, to_python(py, fields, classes)?))
+        }
+        Event::Metric { name, sample } => {
+            let class = METRIC_EVENT.get_or_try_init(py, || protocol("MetricEvent"))?.bind(py);
+            let (value, tags) = to_python(py, sample, classes)?
+                .extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+            class.call1((name, value, tags))
+        }
+    }
+}

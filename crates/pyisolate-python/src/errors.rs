@@ -1,0 +1,96 @@
+//! From the supervisor's errors to the tree in `pyisolate.errors`.
+
+use pyisolate_supervisor::{CellError, Death, GuestFailure, LimitName, SpawnError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+/// Exceptions that the guest runtime raises for what the policy does not allow.
+const DENIALS: [&str; 2] = ["pyisolate.CapabilityDenied", "pyisolate.ImportDenied"];
+
+/// An exception of `pyisolate.errors`.
+fn named(py: Python<'_>, class: &str, message: &str) -> PyErr {
+    let made = (|| {
+        let class = py.import("pyisolate.errors")?.getattr(class)?;
+        class.call1((message,))
+    })();
+    match made {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}
+
+/// The exception for an operation that failed.
+pub(crate) fn cell_error(py: Python<'_>, error: &CellError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        CellError::Guest(failure) => guest_error(py, failure),
+        CellError::TimedOut { .. } | CellError::Full { .. } => named(py, "TimeoutError", &message),
+        CellError::Dead(death) => dead(py, death),
+        CellError::Target(_) | CellError::TooLong { .. } | CellError::TooLarge { .. } => {
+            PyValueError::new_err(message)
+        }
+        CellError::Buffer(_) | CellError::Descriptor(_) | _ => named(py, "SandboxError", &message),
+    }
+}
+
+/// The exception for an exception of guest code.
+pub(crate) fn guest_error(py: Python<'_>, failure: &GuestFailure) -> PyErr {
+    let class =
+        if DENIALS.contains(&failure.kind.as_str()) { "PolicyError" } else { "GuestError" };
+    let error = named(py, class, &failure.to_string());
+    let value = error.value(py);
+    let set = |name: &str, text: &str| value.setattr(name, PyString::new(py, text));
+    let filled = set("type", &failure.kind)
+        .and_then(|()| set("message", &failure.message))
+        .and_then(|()| set("traceback", &failure.traceback));
+    match filled {
+        Ok(()) => error,
+        Err(other) => other,
+    }
+}
+
+/// The exception for the end of a cell.
+pub(crate) fn dead(py: Python<'_>, death: &Death) -> PyErr {
+    let class = match death {
+        Death::Limit { limit, .. } => match limit {
+            LimitName::WallTime => "WallTimeExceeded",
+            LimitName::Cpu => "CPUExceeded",
+            LimitName::Memory => "MemoryExceeded",
+            LimitName::Output => "OutputExceeded",
+            LimitName::OpenFiles => "OpenFilesExceeded",
+            LimitName::Threads => "ChildWorkExceeded",
+            LimitName::Message | LimitName::Unread => "SandboxError",
+        },
+        Death::Violation(_) => "ProtocolViolation",
+        _ => "CellDied",
+    };
+    named(py, class, &death.to_string())
+}
+
+/// The exception for a cell or template that could not be made.
+pub(crate) fn spawn_error(py: Python<'_>, error: &SpawnError) -> PyErr {
+    match error {
+        SpawnError::Duplicate(_) | SpawnError::Limit(_) => {
+            PyValueError::new_err(error.to_string())
+        }
+        SpawnError::Setup(CellError::Guest(failure)) => guest_error(py, failure),
+        SpawnError::Unborn(death) => dead(py, death),
+        other => named(py, "SandboxError", &other.to_string()),
+    }
+}
+
+/// A `ValueError` with that text.
+pub(crate) fn value_error(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// A `TypeError` with that text.
+pub(crate) fn type_error(message: impl Into<String>) -> PyErr {
+    PyTypeError::new_err(message.into())
+}
+
+/// The error of something that this release cannot do yet.
+pub(crate) fn not_yet(py: Python<'_>, message: &str) -> PyErr {
+    named(py, "PolicyError", message)
+}

@@ -1,0 +1,88 @@
+"""What can go wrong.
+
+    SandboxError
+    ├── PolicyError            the policy does not allow it
+    │   └── PolicyAuthError    the token for changing the policy is wrong
+    ├── TimeoutError           the time that the caller gave is over; the cell goes on
+    ├── GuestError             guest code raised
+    ├── CellDied               the cell is gone
+    │   ├── ProtocolViolation  it sent what no cell sends, and was killed
+    │   └── LimitExceeded      it used up a limit, and was killed
+    │       ├── WallTimeExceeded, CPUExceeded, MemoryExceeded, OutputExceeded
+    │       └── OpenFilesExceeded, NetworkExceeded, ChildWorkExceeded
+
+Every message says what to do next.
+"""
+
+import builtins
+
+
+class SandboxError(Exception):
+    """The root of everything that this package raises by itself."""
+
+
+class _FromGuest(SandboxError):
+    """An exception that was raised by guest code. All three texts are the guest's own words."""
+
+    type: str = ""
+    """The exception's type, with its module unless that is `builtins`."""
+    message: str = ""
+    """`str(exception)`"""
+    traceback: str = ""
+    """The formatted traceback: guest frames only."""
+
+
+class GuestError(_FromGuest):
+    """Guest code raised. The cell goes on."""
+
+
+class PolicyError(_FromGuest):
+    """The policy does not allow it; the message names what to grant. The cell goes on."""
+
+
+class PolicyAuthError(PolicyError):
+    """The token for changing the policy is wrong."""
+
+
+class TimeoutError(SandboxError, builtins.TimeoutError):
+    """The time that the caller gave is over. The cell goes on with what it was doing."""
+
+
+class CellDied(SandboxError):
+    """The cell is gone; what it sent before can still be received."""
+
+
+class ProtocolViolation(CellDied):
+    """The cell sent what no cell sends, and was killed."""
+
+
+class LimitExceeded(CellDied):
+    """The cell used up a limit, and was killed."""
+
+
+class WallTimeExceeded(LimitExceeded):
+    """An operation took longer than `wall_time_ms`."""
+
+
+class CPUExceeded(LimitExceeded):
+    """The cell used more CPU time than `cpu_ms`."""
+
+
+class MemoryExceeded(LimitExceeded):
+    """The cell wanted more memory than `mem_bytes`."""
+
+
+class OutputExceeded(LimitExceeded):
+    """The cell printed and logged more than `output_bytes_max`."""
+
+
+class OpenFilesExceeded(LimitExceeded):
+    """The cell wanted more descriptors than `open_files_max`."""
+
+
+class NetworkExceeded(LimitExceeded):
+    """The cell used more of the network than it may."""
+
+
+class ChildWorkExceeded(LimitExceeded):
+    """The cell wanted more threads than `child_work_max`."""

@@ -1,0 +1,1 @@
+"""The contract between a host and its cells."""
