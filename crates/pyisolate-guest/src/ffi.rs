@@ -49,9 +49,7 @@ impl Object {
 
     /// Gives the reference away, to a C-API caller.
     pub(crate) fn into_raw(self) -> *mut py::PyObject {
-        let raw = self.0.as_ptr();
-        std::mem::forget(self);
-        raw
+        std::mem::ManuallyDrop::new(self).0.as_ptr()
     }
 
     pub(crate) fn none() -> Self {

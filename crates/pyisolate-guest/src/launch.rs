@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "execve of the interpreter inside the jail")]
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -159,7 +159,8 @@ fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
         // another program, and uses nothing but standard input and this socket until then.
         let mut target = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(ERRAND_FD) };
         let moved = rustix::io::dup2(&errands, &mut target).map_err(failed("dup2"));
-        std::mem::forget(target);
+        // It stays open for the program.
+        let _ = target.into_raw_fd();
         if let Err(error) = moved {
             return error;
         }

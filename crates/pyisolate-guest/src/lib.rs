@@ -13,7 +13,7 @@ mod ffi;
 mod launch;
 mod link;
 mod module;
-mod simple;
+pub mod simple;
 mod zygote;
 
 pub use module::PyInit__guest;

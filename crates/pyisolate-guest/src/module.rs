@@ -110,19 +110,29 @@ fn take_post(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     }
 }
 
-/// `post(message)`: plain small messages are pickled right here, the rest by the runtime.
+/// `post(message)`
 fn post(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [message] = expect(arguments)?;
-    let mut pickle = Vec::new();
-    if simple::pickle(message, &mut pickle) {
-        return send(state, &ToHost::Post(Payload::inline(&pickle)));
+    send_object(state, message, ToHost::Post)
+}
+
+/// Plain small objects are pickled right here, the rest by the runtime.
+fn send_object<'a>(
+    state: &State,
+    object: Borrowed,
+    message: impl Fn(Payload<'a>) -> ToHost<'a>,
+) -> PyResult<Object> {
+    // SAFETY: a live object that CPython's caller lent us.
+    if let Some(pickle) = unsafe { simple::pickle(object) } {
+        // SAFETY: lengthens the borrow to the message's lifetime; the message is dropped first.
+        let bytes = unsafe { std::mem::transmute::<&[u8], &'a [u8]>(&pickle) };
+        return send(state, &message(Payload::inline(bytes)));
     }
-    ffi::clear_error();
     let dumps = match &*state.dumps.borrow() {
         Some(dumps) => Object::borrowed(dumps.as_ptr())?,
         None => return Err(ffi::raise_system_error("the runtime is not loaded")),
     };
-    let pair = dumps.call([Object::borrowed(message)?])?;
+    let pair = dumps.call([Object::borrowed(object)?])?;
     // SAFETY: a live object; what is no tuple of two raises; the items live as long as the tuple.
     let (pickle, buffers) = unsafe {
         (py::PyTuple_GetItem(pair.as_ptr(), 0), py::PyTuple_GetItem(pair.as_ptr(), 1))
@@ -130,7 +140,7 @@ fn post(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     if pickle.is_null() || buffers.is_null() {
         return Err(Raised);
     }
-    send_payload(state, pickle, buffers, ToHost::Post)
+    send_payload(state, pickle, buffers, message)
 }
 
 fn send_log(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
@@ -146,9 +156,9 @@ fn send_metric(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
 }
 
 fn send_result(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
-    let [id, pickle, buffers] = expect(arguments)?;
+    let [id, value] = expect(arguments)?;
     let id = id_of(id)?;
-    send_payload(state, pickle, buffers, |value| ToHost::Result { id, value })
+    send_object(state, value, |value| ToHost::Result { id, value })
 }
 
 fn send_done(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {

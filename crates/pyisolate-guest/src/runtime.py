@@ -379,7 +379,8 @@ _THIS_FILE = _failure.__code__.co_filename
 def _flush():
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if type(stream) is not _Output or stream._held:
+                stream.flush()
         except BaseException:
             pass  # the guest put its own object there
 
@@ -390,20 +391,17 @@ def _do(command):
     try:
         if operation == "exec":
             _run_source(rest[0])
+            _flush()
+            native.send_done(number)
         else:
             target, arguments = rest
             args, kwargs = loads(arguments)
-            result = dumps(_resolve(target)(*args, **kwargs))
+            result = _resolve(target)(*args, **kwargs)
+            _flush()
+            native.send_result(number, result)
     except BaseException as error:
         _flush()
         native.send_failed(number, *_failure(error))
-        del error
-        return
-    _flush()
-    if operation == "exec":
-        native.send_done(number)
-    else:
-        native.send_result(number, *result)
 
 
 def configure(settings):

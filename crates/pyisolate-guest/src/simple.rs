@@ -7,12 +7,12 @@
 
 use pyo3_ffi as py;
 
-use crate::ffi::{Borrowed, str_of};
+use crate::ffi::{Borrowed, clear_error, str_of};
 
 /// The most items of a container that is pickled here; longer ones are the pickler's work.
 const ITEMS_MAX: isize = 64;
-/// The longest text or bytes that is pickled here, in bytes: what the short opcodes can count.
-const SHORT_MAX: usize = 255;
+/// The longest pickle that is made here, in bytes; from about here on, copying is what costs.
+const PICKLE_BYTES_MAX: usize = 16 * 1024;
 
 mod op {
     pub(super) const PROTO_5: [u8; 2] = [0x80, 5];
@@ -26,22 +26,53 @@ mod op {
     pub(super) const LONG1: u8 = 0x8a;
     pub(super) const BINFLOAT: u8 = b'G';
     pub(super) const SHORT_BINUNICODE: u8 = 0x8c;
+    pub(super) const BINUNICODE: u8 = b'X';
     pub(super) const SHORT_BINBYTES: u8 = b'C';
+    pub(super) const BINBYTES: u8 = b'B';
     pub(super) const TUPLE: u8 = b't';
+    pub(super) const TUPLE2: u8 = 0x86;
     pub(super) const EMPTY_LIST: u8 = b']';
     pub(super) const APPENDS: u8 = b'e';
     pub(super) const EMPTY_DICT: u8 = b'}';
     pub(super) const SETITEMS: u8 = b'u';
 }
 
-/// Appends the pickle of `object` to `out`; `false` (with `out` and perhaps the error indicator
-/// dirty) if it is not that simple.
-pub(crate) fn pickle(object: Borrowed, out: &mut Vec<u8>) -> bool {
-    out.reserve(64);
+/// The pickle of `object`, if it is that simple.
+///
+/// # Safety
+/// `object` is a live object, and the thread is attached to its interpreter.
+#[must_use]
+pub unsafe fn pickle(object: Borrowed) -> Option<Vec<u8>> {
+    finish(|out| scalar(object, out) || container(object, out))
+}
+
+/// The pickle of a call's `(args, kwargs)`, if everything in both is plain.
+///
+/// # Safety
+/// `args` is a live tuple, `kwargs` null or a live dict, and the thread is attached.
+#[must_use]
+pub unsafe fn pickle_arguments(args: Borrowed, kwargs: Borrowed) -> Option<Vec<u8>> {
+    finish(|out| {
+        if !container(args, out) {
+            return false;
+        }
+        let kwargs_fit = if kwargs.is_null() {
+            out.push(op::EMPTY_DICT);
+            true
+        } else {
+            container(kwargs, out)
+        };
+        out.push(op::TUPLE2);
+        kwargs_fit
+    })
+}
+
+fn finish(write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(64);
     out.extend_from_slice(&op::PROTO_5);
-    let simple = scalar(object, out) || container(object, out);
+    let simple = write(&mut out);
     out.push(op::STOP);
-    simple
+    (simple && out.len() <= PICKLE_BYTES_MAX).then_some(out)
 }
 
 fn scalar(object: Borrowed, out: &mut Vec<u8>) -> bool {
@@ -51,8 +82,14 @@ fn scalar(object: Borrowed, out: &mut Vec<u8>) -> bool {
         let kind = py::Py_TYPE(object);
         if kind == &raw mut py::PyUnicode_Type {
             match str_of(object) {
-                Ok(text) => short(op::SHORT_BINUNICODE, text.as_bytes(), out),
-                Err(_) => false,
+                Ok(text) => {
+                    sized([op::SHORT_BINUNICODE, op::BINUNICODE], text.as_bytes(), out)
+                }
+                // Lone surrogates, which the pickler knows how to write.
+                Err(_) => {
+                    clear_error();
+                    false
+                }
             }
         } else if kind == &raw mut py::PyLong_Type {
             int(object, out)
@@ -69,9 +106,13 @@ fn scalar(object: Borrowed, out: &mut Vec<u8>) -> bool {
         } else if kind == &raw mut py::PyBytes_Type {
             let len = usize::try_from(py::PyBytes_Size(object)).unwrap_or(usize::MAX);
             let data = py::PyBytes_AsString(object).cast::<u8>();
-            len <= SHORT_MAX
-                && !data.is_null()
-                && short(op::SHORT_BINBYTES, std::slice::from_raw_parts(data, len), out)
+            !data.is_null()
+                && len <= PICKLE_BYTES_MAX
+                && sized(
+                    [op::SHORT_BINBYTES, op::BINBYTES],
+                    std::slice::from_raw_parts(data, len),
+                    out,
+                )
         } else {
             false
         }
@@ -99,9 +140,17 @@ unsafe fn int(object: Borrowed, out: &mut Vec<u8>) -> bool {
     true
 }
 
-fn short(opcode: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    let Ok(len) = u8::try_from(bytes.len()) else { return false };
-    out.extend_from_slice(&[opcode, len]);
+/// Writes bytes behind the opcode whose count they need: of one byte, or of four.
+fn sized([short, long]: [u8; 2], bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    if bytes.len() + out.len() > PICKLE_BYTES_MAX {
+        return false;
+    }
+    if let Ok(len) = u8::try_from(bytes.len()) {
+        out.extend_from_slice(&[short, len]);
+    } else if let Ok(len) = u32::try_from(bytes.len()) {
+        out.push(long);
+        out.extend_from_slice(&len.to_le_bytes());
+    }
     out.extend_from_slice(bytes);
     true
 }

@@ -5,7 +5,8 @@
 //! about its own children alone.
 #![expect(unsafe_code, reason = "enters the jail, which closes descriptors by number")]
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use pyisolate_abi::message::{TEXT_BYTES_MAX, ToHost};
@@ -13,6 +14,7 @@ use pyisolate_channel::GuestEnd;
 use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
 use pyisolate_jail::{CellJail, Cloned, RlimitError, Rlimits, Role, await_map, clone_cell};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use thiserror::Error;
@@ -75,7 +77,10 @@ pub(crate) fn run(state: &State, packages: Borrowed) -> PyResult<Object> {
         Ok(jail) => jail,
         Err(error) => fatal(&control, &whole(&error)),
     };
-    let mut serving = Serving { control, errands: Some(errands), children: Vec::new() };
+    // What a zygote owns is closed by number in the jail of its child, which therefore must not
+    // close it again.
+    let mut serving =
+        ManuallyDrop::new(Serving { control, errands: Some(errands), children: Vec::new() });
     loop {
         let birth = match serving.serve() {
             Ok(birth) => birth,
@@ -83,14 +88,10 @@ pub(crate) fn run(state: &State, packages: Borrowed) -> PyResult<Object> {
             Err(ZygoteError::Control(ControlError::Gone)) => exit(0),
             Err(error) => fatal(&serving.control, &whole(&error)),
         };
-        // A forked process. What the zygote owns is closed by number in the jail and must not be
-        // closed again.
-        std::mem::forget(serving);
+        // From here on this is a forked process.
         state.set_link(None);
-        match live(state, &jail, birth) {
-            Some(control) => serving = Serving { control, errands: None, children: Vec::new() },
-            None => exit(0),
-        }
+        let Some(control) = live(state, jail, birth) else { exit(0) };
+        serving = ManuallyDrop::new(Serving { control, errands: None, children: Vec::new() });
     }
 }
 
@@ -108,8 +109,15 @@ fn fatal(control: &Control, why: &str) -> ! {
 /// Moves an inherited descriptor out of the way of the standard streams, closing itself on exec.
 fn adopt(number: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: the launcher left an open socket at this number, and nothing else here owns it.
-    let inherited = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
-    rustix::io::fcntl_dupfd_cloexec(&inherited, 10)
+    let mut inherited = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    let moved = rustix::io::fcntl_dupfd_cloexec(&inherited, 10)?;
+    if number == 0 {
+        // The number stays taken: whatever is opened next must not become standard input.
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+        rustix::io::dup2(&null, &mut inherited)?;
+        let _ = inherited.into_raw_fd();
+    }
+    Ok(moved)
 }
 
 fn confine() -> Result<&'static CellJail, ZygoteError> {

@@ -21,9 +21,11 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// A cell: guest code behind a wall.
 #[pyclass(frozen, module = "pyisolate", weakref)]
 pub(crate) struct Cell {
-    inner: Arc<supervisor::Cell>,
-    classes: Arc<Classes>,
+    inner: supervisor::Cell,
+    classes: Classes,
     backend: &'static str,
+    /// Lives for as long as its cells do.
+    _supervisor: Arc<supervisor::Supervisor>,
 }
 
 impl Cell {
@@ -31,8 +33,9 @@ impl Cell {
         inner: supervisor::Cell,
         classes: Classes,
         backend: &'static str,
+        supervisor: Arc<supervisor::Supervisor>,
     ) -> Self {
-        Self { inner: Arc::new(inner), classes: Arc::new(classes), backend }
+        Self { inner, classes, backend, _supervisor: supervisor }
     }
 }
 
@@ -98,11 +101,7 @@ impl Cell {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = duration(timeout)?;
-        let kwargs = match kwargs {
-            Some(kwargs) => kwargs.clone(),
-            None => PyDict::new(py),
-        };
-        let pickled = Pickled::of((args, kwargs).into_pyobject(py)?.as_any())?;
+        let pickled = Pickled::of_arguments(args, kwargs)?;
         let call = pickled
             .with(py, |outbound| self.inner.start_call(target, outbound, timeout))
             .map_err(|error| cell_error(py, &error))?;

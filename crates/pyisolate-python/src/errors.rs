@@ -89,8 +89,3 @@ pub(crate) fn value_error(error: impl std::fmt::Display) -> PyErr {
 pub(crate) fn type_error(message: impl Into<String>) -> PyErr {
     PyTypeError::new_err(message.into())
 }
-
-/// The error of something that this release cannot do yet.
-pub(crate) fn not_yet(py: Python<'_>, message: &str) -> PyErr {
-    named(py, "PolicyError", message)
-}

@@ -93,7 +93,7 @@ impl Supervisor {
             .detach(|| self.inner.spawn(options, template.map(|template| &template.inner)))
             .map_err(|error| spawn_error(py, &error))?;
         let classes = Classes::new(trusted.into_iter().map(Bound::unbind).collect());
-        Ok(Cell::new(cell, classes, "process"))
+        Ok(Cell::new(cell, classes, "process", Arc::clone(&self.inner)))
     }
 
     #[pyo3(signature = (imports, setup))]

@@ -5,17 +5,14 @@
 //! supervisor's own thread reads.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, Part, STORE_ALIGN, encoded_len};
-use pyisolate_abi::message::{NAME_BYTES_MAX, Payload, ToGuest};
+use pyisolate_abi::frame::FRAME_BYTES_MAX;
+use pyisolate_abi::message::{NAME_BYTES_MAX, ToGuest};
 use pyisolate_abi::pickle::{Caps, TrustedNames};
-use pyisolate_channel::{
-    ChannelError, HostControl, HostEnd, HostReader, HostWriter, Received, Sent, SharedBuffer,
-};
+use pyisolate_channel::{HostControl, HostEnd, HostReader, Received, SharedBuffer};
 use pyisolate_jail::Report;
 use pyisolate_policy::{CellName, Limits};
 
@@ -23,12 +20,16 @@ use crate::delivery::Delivery;
 use crate::error::{Breach, CellError, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
 use crate::monitor::Monitor;
+use crate::outbound::{Outbound, Outgoing};
 use crate::process::Process;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
 const BATCH_FRAMES: usize = 4096;
 /// The most that one sleep on the condition takes: a wake-up that is lost costs this.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// What one queued item takes beside its values, in bytes: the entry, and a decoded message's
+/// tables.
+const QUEUED_BYTES: u64 = 512;
 /// Default wait for room in the channel: a guest that takes nothing for this long is stuck.
 pub(crate) const POST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -46,7 +47,7 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Pending,
-    Finished(Result<Option<Delivery>, GuestFailure>),
+    Finished(Result<Option<Box<Delivery>>, GuestFailure>),
     Told,
 }
 
@@ -87,51 +88,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Queues an item that takes about `bytes` of the host's memory, its place in the queue aside.
     pub(crate) fn push(&mut self, item: Queued, bytes: u64) {
+        let bytes = bytes + QUEUED_BYTES;
         self.unread_bytes += bytes;
         self.queue.push_back((item, bytes));
-    }
-}
-
-/// The writing side: frames in order, those first that found no room.
-#[derive(Debug)]
-pub(crate) struct Outbound {
-    writer: HostWriter,
-    backlog: VecDeque<Outgoing>,
-}
-
-/// A frame on its way to the guest, and the descriptor that it names. Descriptors go by the socket,
-/// and the guest takes them in the order of the frames.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    record: Vec<u8>,
-    descriptor: Option<(u32, OwnedFd)>,
-}
-
-impl Outgoing {
-    fn new(frame: &Frame<'_>, descriptor: Option<(u32, OwnedFd)>) -> Self {
-        let mut record = Vec::new();
-        frame.encode(&mut record);
-        Self { record, descriptor }
-    }
-
-    /// Sends it; without a deadline, only if there is room now.
-    fn transmit(
-        &mut self,
-        writer: &mut HostWriter,
-        control: &HostControl,
-        deadline: Option<Instant>,
-    ) -> Result<Sent, ChannelError> {
-        if let Some((tag, descriptor)) = &self.descriptor {
-            match control.send_descriptor(*tag, descriptor)? {
-                Sent::Sent => self.descriptor = None,
-                other => return Ok(other),
-            }
-        }
-        match deadline {
-            Some(_) => writer.send(&[&self.record], deadline),
-            None => writer.try_send(&[&self.record]),
-        }
     }
 }
 
@@ -155,7 +116,6 @@ pub(crate) struct CellShared {
     pub(crate) sent: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) denied: AtomicU64,
-    pub(crate) stopping: AtomicBool,
 }
 
 /// Every update under these locks is whole before anything can panic.
@@ -170,7 +130,7 @@ impl CellShared {
             number,
             control,
             reader: Mutex::new(reader),
-            outbound: Mutex::new(Outbound { writer, backlog: VecDeque::new() }),
+            outbound: Mutex::new(Outbound::new(writer)),
             answers: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -183,7 +143,6 @@ impl CellShared {
             sent: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
             denied: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
         }
     }
 
@@ -309,115 +268,6 @@ impl CellShared {
         self.settings.get().map_or(FRAME_BYTES_MAX as u64, |settings| settings.limits.unread_bytes)
     }
 
-    // --- sending
-
-    /// Sends a frame, after what already waits; waits for room as long as `patience`.
-    fn send(&self, outgoing: Outgoing, patience: Duration) -> Result<(), CellError> {
-        let deadline = Instant::now() + patience;
-        let mut outbound = lock(&self.outbound);
-        outbound.backlog.push_back(outgoing);
-        while let Some(mut first) = outbound.backlog.pop_front() {
-            let sent = first.transmit(&mut outbound.writer, &self.control, Some(deadline));
-            match sent {
-                Ok(Sent::Sent) => {
-                    self.sent.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(Sent::Full) => {
-                    // The caller's own frame, the last, is withdrawn; the others go on waiting.
-                    if !outbound.backlog.is_empty() {
-                        outbound.backlog.pop_back();
-                        outbound.backlog.push_front(first);
-                    }
-                    return Err(CellError::Full { after: patience });
-                }
-                failed => {
-                    drop(outbound);
-                    return self.sent_or(failed);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send_message(&self, message: &ToGuest<'_>, patience: Duration) -> Result<(), CellError> {
-        self.send(Outgoing::new(&message.to_frame(0), None), patience)
-    }
-
-    fn sent_or(&self, failed: Result<Sent, ChannelError>) -> Result<(), CellError> {
-        if let Err(error) = failed {
-            self.condemn(Death::Violation(error.to_string()));
-        }
-        Err(CellError::Dead(self.await_death()))
-    }
-
-    /// Sends a frame of the supervisor's own without ever waiting: an answer to a guest that may
-    /// not be reading. What finds no room is kept and sent when the guest has made some.
-    pub(crate) fn send_later(&self, frame: &Frame<'_>, descriptor: Option<(u32, OwnedFd)>) {
-        lock(&self.answers).push_back(Outgoing::new(frame, descriptor));
-        self.flush();
-    }
-
-    /// Sends what waits, as far as there is room. Where another thread is sending, it does this.
-    pub(crate) fn flush(&self) {
-        let Ok(mut outbound) = self.outbound.try_lock() else { return };
-        let outbound = &mut *outbound;
-        loop {
-            outbound.backlog.extend(lock(&self.answers).drain(..));
-            let Some(first) = outbound.backlog.front_mut() else { return };
-            match first.transmit(&mut outbound.writer, &self.control, None) {
-                Ok(Sent::Sent) => {
-                    self.sent.fetch_add(1, Ordering::Relaxed);
-                    outbound.backlog.pop_front();
-                }
-                // The guest rings when it has made room, unless it did just now.
-                Ok(Sent::Full) => match outbound.writer.want_room_bell() {
-                    Ok(true) => {}
-                    Ok(false) | Err(_) => return,
-                },
-                Ok(Sent::PeerGone) | Err(_) => return,
-            }
-        }
-    }
-
-    /// Sends a message with a payload: inline if it fits a frame, else through a shared buffer.
-    pub(crate) fn send_payload<'a>(
-        &self,
-        pickle: &'a [u8],
-        buffers: &[&'a [u8]],
-        patience: Duration,
-        message: impl Fn(Payload<'a>) -> ToGuest<'a>,
-    ) -> Result<(), CellError> {
-        let parts = || std::iter::once(pickle).chain(buffers.iter().copied());
-        let bytes = parts().map(|part| part.len() as u64).sum();
-        let limit = self.settings.get().map_or(u64::from(u32::MAX), |it| it.limits.message_bytes);
-        if bytes > limit {
-            return Err(CellError::TooLarge { bytes, limit });
-        }
-        let inline = message(payload(parts().map(Part::Inline))).to_frame(0);
-        if encoded_len(&inline.parts) <= FRAME_BYTES_MAX {
-            return self.send(Outgoing::new(&inline, None), patience);
-        }
-        let mut places = Vec::with_capacity(buffers.len() + 1);
-        let mut end = 0_u64;
-        for part in parts() {
-            let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
-            places.push(Part::Stored { offset: end, len });
-            end = (end + part.len() as u64).next_multiple_of(STORE_ALIGN);
-        }
-        let shared = SharedBuffer::create(usize::try_from(end).unwrap_or(usize::MAX))
-            .map_err(CellError::Buffer)?;
-        for (place, bytes) in places.iter().zip(parts()) {
-            if let Part::Stored { offset, .. } = *place {
-                shared.write_at(offset, bytes).map_err(CellError::Buffer)?;
-            }
-        }
-        let sealed = shared.seal_for_guest().map_err(CellError::Buffer)?;
-        let store = self.next_store.fetch_add(1, Ordering::Relaxed).max(1);
-        let descriptor = sealed.as_fd().try_clone_to_owned().map_err(CellError::Descriptor)?;
-        let frame = message(payload(places.into_iter())).to_frame(store);
-        self.send(Outgoing::new(&frame, Some((store, descriptor))), patience)
-    }
-
     // --- the operations
 
     fn begin(&self, is_exec: bool) -> Result<(u32, Arc<Operation>), CellError> {
@@ -481,7 +331,7 @@ impl CellShared {
         operation: &Operation,
         timeout: Option<Duration>,
         what: &'static str,
-    ) -> Result<Option<Delivery>, CellError> {
+    ) -> Result<Option<Box<Delivery>>, CellError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let took = self.wait(deadline, |_| {
             let mut outcome = lock(&operation.outcome);
@@ -517,7 +367,7 @@ impl CellShared {
 
     /// The supervisor's own word to the guest.
     pub(crate) fn tell(&self, message: &ToGuest<'_>) -> Result<(), CellError> {
-        self.send_message(message, POST_PATIENCE)
+        self.tell_within(message, POST_PATIENCE)
     }
 
     /// Ends a template's time as a cell: it goes on as a zygote, and its channel is closed.
@@ -596,10 +446,12 @@ impl CellShared {
 
     /// Asks the guest to end after what it was sent so far, and kills it past the timeout.
     pub(crate) fn close(&self, timeout: Duration) {
-        if self.stopping.swap(true, Ordering::Relaxed) && lock(&self.state).death.is_some() {
+        if lock(&self.state).death.is_some() {
             return;
         }
-        if self.send_message(&ToGuest::Stop, timeout).is_ok() {
+        // The last chance to know.
+        self.process.cpu_ms();
+        if self.tell_within(&ToGuest::Stop, timeout).is_ok() {
             lock(&self.state).doom.get_or_insert(Death::Closed);
             let ended = self.wait(Instant::now().checked_add(timeout), |_| None::<()>);
             if ended.is_err() {
@@ -649,8 +501,4 @@ impl CellShared {
             denied: self.denied.load(Ordering::Relaxed),
         }
     }
-}
-
-fn payload<'a>(mut parts: impl Iterator<Item = Part<'a>>) -> Payload<'a> {
-    Payload { pickle: parts.next().unwrap_or(Part::Inline(&[])), buffers: parts.collect() }
 }

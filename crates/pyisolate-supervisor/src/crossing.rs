@@ -36,13 +36,13 @@ impl CellShared {
             (ToHost::Want { .. }, _) | (_, 0) => None,
             (_, number) => Some(self.take_store(number)?),
         };
-        let bytes = record.len() as u64 + store.as_ref().map_or(0, |it| it.len() as u64);
+        let bytes = record.len() as u64;
         match message {
             ToHost::Ready(_) => Err(Breach::SecondReady),
             ToHost::Done(id) => self.finish(id, true, Ok(None)),
             ToHost::Result { id, value } => {
                 let result = match self.open(&value, store.as_ref())? {
-                    Decoded::Delivery(value) => Ok(Some(value)),
+                    Decoded::Delivery(value) => Ok(Some(Box::new(value))),
                     Decoded::Refused(why) => Err(refusal(why)),
                 };
                 self.finish(id, false, result)
@@ -70,8 +70,7 @@ impl CellShared {
                 Ok(())
             }
             ToHost::Request { id, capability, action, payload: _ } => {
-                self.refuse(id, capability, action);
-                Ok(())
+                self.refuse(id, capability, action)
             }
             ToHost::Want { id, bytes } => self.lend(id, bytes),
         }
@@ -105,9 +104,12 @@ impl CellShared {
     }
 
     fn queue(&self, item: Decoded, bytes: u64, event: impl FnOnce(Delivery) -> Event) {
-        let item = match item {
-            Decoded::Delivery(delivery) => Queued::Event(event(delivery)),
-            Decoded::Refused(why) => Queued::Refused(refusal(why)),
+        let (item, bytes) = match item {
+            Decoded::Delivery(delivery) => {
+                let bytes = bytes + delivery.cost_bytes();
+                (Queued::Event(event(delivery)), bytes)
+            }
+            Decoded::Refused(why) => (Queued::Refused(refusal(why)), bytes),
         };
         lock(&self.state).push(item, bytes);
     }
@@ -137,7 +139,7 @@ impl CellShared {
         &self,
         id: u32,
         is_exec: bool,
-        result: Result<Option<Delivery>, GuestFailure>,
+        result: Result<Option<Box<Delivery>>, GuestFailure>,
     ) -> Result<(), Breach> {
         let mut state = lock(&self.state);
         let operation = match state.operations.remove(&id) {
@@ -170,15 +172,19 @@ impl CellShared {
 
     /// Lends the guest a buffer for its next large message, or says why not.
     fn lend(&self, id: u32, bytes: u64) -> Result<(), Breach> {
-        let limit = self.settings.get().map_or(0, |settings| settings.limits.message_bytes);
+        let Some(settings) = self.settings.get() else { return Err(Breach::TooEarly) };
+        let limit = settings.limits.message_bytes;
         let mut state = lock(&self.state);
         if state.lent.contains_key(&id) || state.lent.len() >= LENT_MAX {
             return Err(Breach::HoardsBuffers(state.lent.len()));
         }
         // Each part is aligned in the buffer, which may take it a little past the limit.
         let slack = 64 * 1024;
+        let lent: u64 = state.lent.values().map(|buffer| buffer.len_bytes() as u64).sum();
         let buffer = if bytes == 0 || bytes > limit + slack {
             Err(format!("message_bytes_max is {limit}"))
+        } else if lent + bytes > settings.limits.unread_bytes.max(limit + slack) {
+            Err(format!("{lent} bytes are under way already; send one after the other"))
         } else {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             SharedBuffer::create(bytes).map_err(|error| error.to_string()).and_then(|buffer| {
@@ -190,14 +196,13 @@ impl CellShared {
             Ok((buffer, fd)) => {
                 state.lent.insert(id, buffer);
                 drop(state);
-                self.send_later(&ToGuest::Room { id, store: Ok(id) }.to_frame(0), Some((id, fd)));
+                self.send_later(&ToGuest::Room { id, store: Ok(id) }, Some((id, fd)))
             }
             Err(why) => {
                 drop(state);
-                self.send_later(&ToGuest::Room { id, store: Err(&why) }.to_frame(0), None);
+                self.send_later(&ToGuest::Room { id, store: Err(&why) }, None)
             }
         }
-        Ok(())
     }
 
     /// Takes back a buffer that the guest filled: from here on it cannot change.
@@ -210,7 +215,7 @@ impl CellShared {
     // --- requests
 
     /// Answers a request. There is no broker yet, so no capability can have been granted.
-    fn refuse(&self, id: u32, capability: &str, action: &str) {
+    fn refuse(&self, id: u32, capability: &str, action: &str) -> Result<(), Breach> {
         self.denied.fetch_add(1, Ordering::Relaxed);
         let reason = format!("capability {capability:?} is not granted to this cell");
         let settings = self.settings.get();
@@ -224,15 +229,15 @@ impl CellShared {
         tracing::info!(cell = denial.cell, capability, action, "request denied");
         let mut why = format!("{capability}.{action}: {}", denial.reason);
         why.truncate(why.floor_char_boundary(TEXT_BYTES_MAX));
-        self.send_later(&ToGuest::Answer { id, answer: Answer::Denied(&why) }.to_frame(0), None);
         let denials = &mut lock(&self.state).denials;
         if denials.len() < DENIALS_MAX {
             denials.push(denial);
         }
+        self.send_later(&ToGuest::Answer { id, answer: Answer::Denied(&why) }, None)
     }
 }
 
-fn settle(operation: &Operation, result: Result<Option<Delivery>, GuestFailure>) {
+fn settle(operation: &Operation, result: Result<Option<Box<Delivery>>, GuestFailure>) {
     *lock(&operation.outcome) = Outcome::Finished(result);
 }
 

@@ -18,6 +18,16 @@ pub struct Delivery {
     pub buffers: Vec<Buffer>,
 }
 
+impl Delivery {
+    /// About what it takes of the host's memory, in bytes.
+    pub(crate) fn cost_bytes(&self) -> u64 {
+        // A value is 16 bytes and as much again in the tables around it.
+        let values = 32 * self.message.len() as u64;
+        let buffers = self.buffers.iter().map(|buffer| buffer.as_slice().len() as u64);
+        values + buffers.sum::<u64>()
+    }
+}
+
 /// Bytes that no guest can change any more.
 #[derive(Clone, Debug)]
 pub enum Buffer {

@@ -236,6 +236,8 @@ pub(crate) enum Breach {
     SecondReady,
     #[error("{0} shared buffers asked for and not used")]
     HoardsBuffers(usize),
+    #[error("{0} answers that it asked for and does not take")]
+    TakesNoAnswers(usize),
     #[error("guest code ran before the cell was set up")]
     TooEarly,
     #[error("a report of its jail that is none: {0}")]

@@ -192,7 +192,7 @@ impl CallHandle {
     /// [`CellError::Guest`] if it raised; [`CellError::TimedOut`].
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Delivery, CellError> {
         match self.shared.result(&self.operation, timeout, "call")? {
-            Some(value) => Ok(value),
+            Some(value) => Ok(*value),
             // Taken before, or an end without a value, which only an `exec` has.
             None => Err(CellError::Dead(self.shared.await_death())),
         }

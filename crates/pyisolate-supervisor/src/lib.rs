@@ -21,6 +21,7 @@ mod event;
 mod handle;
 mod launcher;
 mod monitor;
+mod outbound;
 mod process;
 mod supervisor;
 mod zygote;

@@ -72,7 +72,8 @@ struct Inner {
     environment: Environment,
     monitor: Arc<Monitor>,
     zygote: Mutex<Option<Arc<Zygote>>>,
-    names: Mutex<HashMap<CellName, Weak<CellShared>>>,
+    /// `None`: the cell of that name is being made.
+    names: Mutex<HashMap<CellName, Option<Weak<CellShared>>>>,
     next_number: AtomicU32,
     pool: Mutex<Vec<Arc<CellShared>>>,
     pool_size: usize,
@@ -142,7 +143,7 @@ impl Supervisor {
         let name = options.name.clone();
         inner.reserve(&name)?;
         let made = match template {
-            None => match inner.from_pool() {
+            None => match inner.take_ready() {
                 Some(cell) => Ok(cell),
                 None => inner.zygote().and_then(|zygote| inner.make(&zygote, None)),
             },
@@ -157,7 +158,7 @@ impl Supervisor {
         });
         match claimed {
             Ok(cell) => {
-                lock(&inner.names).insert(name, Arc::downgrade(&cell));
+                lock(&inner.names).insert(name, Some(Arc::downgrade(&cell)));
                 Ok(Cell::new(cell))
             }
             Err(error) => {
@@ -213,8 +214,9 @@ impl Supervisor {
     #[must_use]
     pub fn list_active(&self) -> Vec<String> {
         let mut names = lock(&self.inner.names);
-        names.retain(|_, cell| cell.upgrade().is_some_and(|cell| !is_dead(&cell)));
-        let mut names: Vec<_> = names.keys().map(ToString::to_string).collect();
+        names.retain(|_, cell| is_taken(cell.as_ref()));
+        let alive = names.iter().filter(|(_, cell)| cell.is_some());
+        let mut names: Vec<_> = alive.map(|(name, _)| name.to_string()).collect();
         names.sort_unstable();
         names
     }
@@ -268,6 +270,11 @@ impl Template {
     }
 }
 
+/// Whether an entry of the table of names stands for a cell that is alive or being made.
+fn is_taken(cell: Option<&Weak<CellShared>>) -> bool {
+    cell.is_none_or(|cell| cell.upgrade().is_some_and(|cell| !is_dead(&cell)))
+}
+
 fn is_dead(cell: &CellShared) -> bool {
     lock(&cell.state).death.is_some()
 }
@@ -283,15 +290,12 @@ impl Inner {
             return Err(SpawnError::ShutDown);
         }
         let mut names = lock(&self.names);
-        names.retain(|kept, cell| {
-            kept != name || cell.upgrade().is_some_and(|cell| !is_dead(&cell))
-        });
-        if names.contains_key(name) {
+        if names.get(name).is_some_and(|cell| is_taken(cell.as_ref())) {
             return Err(SpawnError::Duplicate(name.clone()));
         }
-        // A weak reference to nothing counts as dead, so a second spawn could take the name; the
-        // lock is given back only for as long as a spawn takes.
-        names.insert(name.clone(), Weak::new());
+        // Names of dead cells are dropped here, so that the table grows with the live ones alone.
+        names.retain(|_, cell| is_taken(cell.as_ref()));
+        names.insert(name.clone(), None);
         Ok(())
     }
 
@@ -347,7 +351,7 @@ impl Inner {
 
     // --- the pool
 
-    fn from_pool(&self) -> Option<Arc<CellShared>> {
+    fn take_ready(&self) -> Option<Arc<CellShared>> {
         let cell = loop {
             let cell = lock(&self.pool).pop()?;
             if !is_dead(&cell) {
