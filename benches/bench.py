@@ -152,16 +152,6 @@ def starting(scale: int) -> None:
     """From `spawn` to the first result."""
     count = 10 * scale
 
-    def cold() -> None:
-        with pyisolate.Supervisor() as supervisor:
-            first(supervisor)
-
-    def first(supervisor: pyisolate.Supervisor, **options: Any) -> None:
-        with supervisor.spawn(next(names), allowed_imports=["math"], **options) as cell:
-            start = time.perf_counter()
-            cell.call("math.sqrt", 2.0)
-            taken.append(time.perf_counter() - start)
-
     def to_result(supervisor: pyisolate.Supervisor, **options: Any) -> float:
         start = time.perf_counter()
         cell = supervisor.spawn(next(names), allowed_imports=["math", "numpy"], **options)
@@ -170,7 +160,10 @@ def starting(scale: int) -> None:
         cell.close()
         return seconds
 
-    taken: list[float] = []
+    def cold() -> None:
+        with pyisolate.Supervisor() as supervisor:
+            to_result(supervisor)
+
     show("spawn to first result, cold (supervisor, zygote, cell)", median(cold, scale) * 1e3, "ms")
     with pyisolate.Supervisor() as supervisor:
         to_result(supervisor)

@@ -134,6 +134,11 @@ class Supervisor:
         """The names of the cells that are alive, sorted."""
         return self._core.list_active()
 
+    @property
+    def pool_ready(self) -> int:
+        """How many confined cells are ready in the pool."""
+        return self._core.pool_ready
+
     def shutdown(self) -> None:
         """End every cell, template and zygote, and wait until they are gone."""
         self._core.shutdown()

@@ -283,7 +283,8 @@ mod tests {
         ) {
             let parts = parts.iter().map(|part| Part::Inline(part)).collect();
             let frame = Frame { kind, id, store: 0, parts };
-            prop_assert_eq!(Frame::decode(&bytes_of(&frame)).as_ref(), Ok(&frame));
+            let bytes = bytes_of(&frame);
+            prop_assert_eq!(Frame::decode(&bytes).as_ref(), Ok(&frame));
         }
     }
 }

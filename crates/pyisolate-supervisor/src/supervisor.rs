@@ -22,6 +22,9 @@ use crate::zygote::Zygote;
 /// How long a process may take to become a cell. Cold, that is two interpreter starts and the
 /// building of a root: well under a second, unless the machine is starved.
 const BIRTH_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a pool that is half full waits before it forks again: the caller who just took a cell
+/// is about to use it, and a fork on the other core would slow that down.
+const POOL_BREATH: Duration = Duration::from_millis(1);
 /// How long the pool waits before it tries again to fill up after a failure.
 const POOL_RETRY: Duration = Duration::from_millis(500);
 
@@ -373,9 +376,13 @@ impl Inner {
                 };
                 pool.retain(|cell| !is_dead(cell));
             }
+            let half_full = 2 * pool.len() >= self.pool_size;
             drop(pool);
             if self.shut_down.load(Ordering::SeqCst) {
                 return;
+            }
+            if half_full {
+                std::thread::sleep(POOL_BREATH);
             }
             match self.zygote().and_then(|zygote| self.make(&zygote, None)) {
                 Ok(cell) => lock(&self.pool).push(cell),

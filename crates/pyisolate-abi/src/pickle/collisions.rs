@@ -10,23 +10,25 @@ use super::arena::{Arena, NodeId, Slot};
 use super::caps::Caps;
 use super::error::DecodeError;
 use super::finish::Mark;
-use super::hash::Hasher;
+use super::hash::PythonHash;
 
-/// Containers with at most this many members are not looked at: even if all their hashes are equal
-/// that is 128 probes a member, and so less than a second for a whole message.
-const UNCHECKED_MEMBERS: usize = 256;
-/// Probes a member that are allowed on average. Random hashes need about two, regular ones (such as
-/// multiples of a power of two) up to about thirty.
+/// Probes a member that are allowed on average. Random hashes need about two; the worst regular
+/// ones, multiples of 2**24 or 2**32, need fifty among 300,000 members. At this budget the slowest
+/// message that [`Caps::nodes`] allows takes CPython some seconds to convert.
 const PROBES_PER_MEMBER: usize = 64;
-/// Most pairs of members, over the whole message, whose hashes cannot be computed here (instances of
-/// registered classes, `Decimal`, `Fraction`, `frozenset` and such). If all of them collide, each
-/// pair is one comparison of about a microsecond, so 4 Mi are some seconds. One dict may have 2048.
+/// Containers with at most this many members cannot exceed that budget, even if all hashes are equal.
+const UNCHECKED_MEMBERS: usize = 2 * PROBES_PER_MEMBER;
+/// Most pairs of keys, over the containers of a message, whose hashes cannot be computed here
+/// (instances of registered classes, `Decimal`, `Fraction`, `frozenset` and such). If all of them
+/// collide, each pair is one comparison of about a microsecond, so 4 Mi are some seconds. One dict
+/// may have 2896 such keys.
 const UNKNOWN_PAIRS: usize = 4 << 20;
 
 /// What is left of the work that a message's keys may cause.
 pub(super) struct KeyBudget {
     unknown_pairs: usize,
-    /// Python hashes a tuple by walking all of it, each time, shared parts again: this many visits.
+    /// Python hashes a tuple or a long number by walking all of it, each time, shared parts again:
+    /// this many visits.
     visits: usize,
 }
 
@@ -48,26 +50,36 @@ impl KeyBudget {
         let count = members.len() / stride;
         let too_costly = || DecodeError::CostlyKeys { members: count };
 
-        let visits: usize = keys().map(|key| marks[key.index()].weight() as usize).sum();
+        let visits = keys().map(|key| visits(arena, marks, key)).sum();
         self.visits = self.visits.checked_sub(visits).ok_or_else(too_costly)?;
 
-        let is_random = |key: NodeId| matches!(arena.slot(key), Slot::Text(_) | Slot::Bytes(_));
-        if count <= UNCHECKED_MEMBERS && visits == count || keys().all(is_random) {
+        // The common cases: text keys, or few of the simplest kinds.
+        let is_text = |key| matches!(arena.slot(key), Slot::Text(_) | Slot::Bytes(_));
+        let is_simple = |key| is_text(key) || matches!(arena.slot(key), Slot::Int(_) | Slot::None);
+        if keys().all(is_text) || (count <= UNCHECKED_MEMBERS && keys().all(is_simple)) {
             return Ok(());
         }
-        let hasher = Hasher::new(arena, pickle);
-        let hashes: Vec<_> = keys().map(|key| hasher.hash(key)).collect();
-        let unknown = hashes.iter().filter(|hash| hash.is_none()).count();
-        let pairs = unknown.saturating_mul(unknown);
+        let python = PythonHash::new(arena, pickle);
+        let hashes: Vec<_> = keys().filter_map(|key| python.hash(key)).collect();
+        let unknown = count - hashes.len();
+        let pairs = unknown.saturating_mul(unknown.saturating_sub(1)) / 2;
         self.unknown_pairs = self.unknown_pairs.checked_sub(pairs).ok_or_else(too_costly)?;
-        let known: Vec<_> = hashes.into_iter().flatten().collect();
-        if known.len() <= UNCHECKED_MEMBERS {
-            return Ok(());
-        }
-        let budget = known.len() * PROBES_PER_MEMBER;
-        let fits =
-            if stride == 1 { Set::holds(&known, budget) } else { Dict::holds(&known, budget) };
+        let budget = hashes.len() * PROBES_PER_MEMBER;
+        let fits = hashes.len() <= UNCHECKED_MEMBERS
+            || if stride == 1 { Set::holds(&hashes, budget) } else { Dict::holds(&hashes, budget) };
         if fits { Ok(()) } else { Err(too_costly()) }
+    }
+}
+
+/// What Python visits to hash `key` once: each part of a tuple, each 8 bytes of a long number.
+pub(super) fn visits(arena: &Arena, marks: &[Mark], key: NodeId) -> usize {
+    match arena.slot(key) {
+        Slot::BigInt(span) => 1 + span.len as usize / 8,
+        Slot::Decimal(text) => match arena.slot(text) {
+            Slot::Text(span) => 1 + span.len as usize / 8,
+            _ => 1,
+        },
+        _ => marks[key.index()].weight().max(1) as usize,
     }
 }
 

@@ -5,7 +5,7 @@
 use super::arena::{Arena, NodeId, Run, Slot};
 use super::caps::Caps;
 use super::classes::TrustedNames;
-use super::collisions::KeyBudget;
+use super::collisions::{self, KeyBudget};
 use super::dtype::{DType, ScalarKind};
 use super::error::DecodeError;
 use super::number;
@@ -49,7 +49,8 @@ pub(super) fn check(
 /// What is known about one value.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mark {
-    /// Values it holds once all sharing is written out, itself included; 0 for a leaf not visited.
+    /// What Python visits to hash it, which for a container is all it holds with shared parts
+    /// counted each time; 0 for a leaf.
     weight: u32,
     /// Levels of containers below and including it.
     height: u16,
@@ -60,7 +61,7 @@ pub(super) struct Mark {
 
 impl Mark {
     pub(super) fn weight(self) -> u32 {
-        self.weight.max(1)
+        self.weight
     }
 }
 
@@ -171,9 +172,10 @@ impl Walk<'_> {
     fn report(&mut self, child: NodeId) -> Result<(), DecodeError> {
         let Some(parent) = self.path.last().map(|step| step.id) else { return Ok(()) };
         let child_mark = self.marks[child.index()];
+        let visits = collisions::visits(self.arena, &self.marks, child);
         let unhashable = !self.is_hashable(child);
         let mark = &mut self.marks[parent.index()];
-        mark.weight = mark.weight.saturating_add(child_mark.weight());
+        mark.weight = mark.weight.saturating_add(u32::try_from(visits).unwrap_or(u32::MAX));
         mark.unhashable |= unhashable;
         mark.height = mark.height.max(child_mark.height + 1);
         if usize::from(mark.height) > self.depth_cap {

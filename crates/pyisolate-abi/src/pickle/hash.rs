@@ -1,5 +1,7 @@
 //! Python's hashes of numbers and of what is hashed through numbers, as CPython computes them.
 
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+
 use super::arena::{Arena, NodeId, Slot};
 use super::dtype::{ByteOrder, DType, ScalarKind};
 use super::{number, temporal};
@@ -9,12 +11,12 @@ pub(super) const MODULUS: u64 = (1 << MODULUS_BITS) - 1;
 const MODULUS_BITS: u32 = 61;
 
 /// Computes hashes as CPython does. Recurses over tuples, whose depth has been checked.
-pub(super) struct Hasher<'a> {
+pub(super) struct PythonHash<'a> {
     arena: &'a Arena,
     pickle: &'a [u8],
 }
 
-impl<'a> Hasher<'a> {
+impl<'a> PythonHash<'a> {
     pub(super) fn new(arena: &'a Arena, pickle: &'a [u8]) -> Self {
         Self { arena, pickle }
     }
@@ -34,16 +36,15 @@ impl<'a> Hasher<'a> {
             }
             Slot::DateTime { state, zone: Some(zone) } => self.hash_aware(state, zone),
             Slot::NumpyScalar { dtype, data } => self.hash_numpy(dtype, data.of(self.pickle), id),
-            // Randomised in the host, or one of a kind: any well-mixed number stands for it.
-            Slot::Text(_)
-            | Slot::Bytes(_)
-            | Slot::Date(_)
-            | Slot::Time { zone: None, .. }
-            | Slot::DateTime { zone: None, .. }
-            | Slot::PurePath { .. }
-            | Slot::None
-            | Slot::Ellipsis
-            | Slot::NotImplemented => Some(mixed(id)),
+            Slot::Text(span) | Slot::Bytes(span) => Some(stand_in(span.of(self.pickle))),
+            Slot::Date(state) => self.stand_in_state::<4>(state),
+            Slot::Time { state, zone: None } => self.stand_in_state::<6>(state),
+            Slot::DateTime { state, zone: None } => self.stand_in_state::<10>(state),
+            Slot::None => Some(0x6e6f_6e65),
+            Slot::Ellipsis => Some(0x2e2e_2e2e),
+            Slot::NotImplemented => Some(0x6e6f_7469),
+            // Randomised too. Equal ones can be written in many ways, which only matters in a tuple.
+            Slot::PurePath { .. } => Some(mixed(id)),
             _ => None,
         }
     }
@@ -51,9 +52,33 @@ impl<'a> Hasher<'a> {
     fn hash_tuple(&self, items: &[NodeId]) -> Option<u64> {
         let mut lanes = Lanes::default();
         for &item in items {
+            if self.has_many_spellings(item) {
+                return None;
+            }
             lanes.add(self.hash(item)?);
         }
         Some(lanes.finish())
+    }
+
+    /// Whether equal values can look different here and so get different stand-ins for one hash.
+    fn has_many_spellings(&self, id: NodeId) -> bool {
+        match self.arena.slot(id) {
+            Slot::PurePath { .. } => true,
+            Slot::NumpyScalar { dtype, .. } => match self.arena.slot(dtype) {
+                Slot::DType(index) => matches!(
+                    self.arena.dtypes[index as usize].dtype,
+                    DType::Scalar { kind: ScalarKind::Bytes | ScalarKind::Text, .. }
+                ),
+                _ => true,
+            },
+            _ => false,
+        }
+    }
+
+    /// For a hash over `N` state bytes. The fold, the top bit of one of them, is not hashed.
+    fn stand_in_state<const N: usize>(&self, at: u32) -> Option<u64> {
+        let state: &[u8; N] = self.pickle[at as usize..].first_chunk()?;
+        Some(stand_in(&state.map(|byte| byte & !temporal::FOLD)))
     }
 
     /// An aware `datetime` is hashed as the `timedelta` since the start of year 1, in UTC.
@@ -106,14 +131,22 @@ impl<'a> Hasher<'a> {
     }
 }
 
-/// A number that differs from value to value as a random hash would.
+/// Stands for a hash that is random in the host: equal for equal bytes, otherwise well mixed.
+///
+/// The middle of a long string is left out, since the same one may be asked for often.
+fn stand_in(bytes: &[u8]) -> u64 {
+    const END: usize = 256;
+    let head = &bytes[..bytes.len().min(END)];
+    let tail = &bytes[bytes.len().saturating_sub(END)..];
+    let mut hasher = DefaultHasher::new();
+    (bytes.len(), head, tail).hash(&mut hasher);
+    // Never `u64::MAX`, which is no hash.
+    hasher.finish() >> 1
+}
+
+/// Stands for a hash that is random in the host and different for each value.
 fn mixed(id: NodeId) -> u64 {
-    // splitmix64
-    let mut n = (id.index() as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    // Never `EMPTY`.
-    (n ^ (n >> 31)) >> 1
+    stand_in(&id.index().to_le_bytes())
 }
 
 /// The number's residue with its sign; -1 is CPython's error value and becomes -2.

@@ -25,7 +25,7 @@ pub(super) fn run(
     let mut machine = Machine {
         input: Reader::new(pickle),
         arena: Arena::new(caps, pickle.len()),
-        stack: Vec::new(),
+        stack: Vec::with_capacity(16),
         marks: Vec::new(),
         floor: 0,
         memo: Vec::new(),

@@ -69,7 +69,7 @@ pub struct TimeZone<'m> {
 }
 
 /// Set in the hour byte of a time and the month byte of a datetime.
-const FOLD: u8 = 0x80;
+pub(super) const FOLD: u8 = 0x80;
 
 pub(super) fn date(state: [u8; 4]) -> Option<Date> {
     let [high, low, month, day] = state;

@@ -509,6 +509,15 @@ fn colliding_keys_are_refused() {
         dict(&|i| Value::Tuple(vec![multiple(i), Value::Int(1)])),
         DecodeError::CostlyKeys { .. }
     );
+    // The same when an equal string or None, written anew each time, stands beside the number.
+    assert_fails!(
+        dict(&|i| Value::Tuple(vec!["x".into(), multiple(i)])),
+        DecodeError::CostlyKeys { .. }
+    );
+    assert_fails!(
+        dict(&|i| Value::Tuple(vec![Value::None, Value::Bytes(vec![7; 600]), multiple(i)])),
+        DecodeError::CostlyKeys { .. }
+    );
     // Ordinary keys, also regular ones.
     assert!(dict(&Value::Int).is_ok());
     assert!(dict(&|i| Value::Int(-i)).is_ok());
@@ -517,6 +526,7 @@ fn colliding_keys_are_refused() {
     assert!(dict(&|i| Value::Float(i as f64 / 8.0)).is_ok());
     assert!(dict(&|i| Value::Text(i.to_string())).is_ok());
     assert!(dict(&|i| Value::Tuple(vec![Value::Int(i % 60), Value::Int(i / 60)])).is_ok());
+    assert!(dict(&|i| Value::Tuple(vec![i.to_string().as_str().into(), Value::Int(i)])).is_ok());
     assert!(dict(&|i| Value::Uuid(0x1234_5678 << 64 | i as u128)).is_ok());
 }
 
@@ -529,6 +539,29 @@ fn a_tuple_that_is_costly_to_hash_is_no_key() {
     }
     pickle.extend(b"Ns.");
     assert_fails!(run(&pickle, &Caps::default()).map(drop), DecodeError::CostlyKeys { members: 1 });
+}
+
+#[test]
+fn a_long_number_is_hashed_only_so_often() {
+    // One integer of 128 KiB as the key of 100,000 entries, or once in each of as many tuples.
+    let long = [&b"\x8b"[..], &(1u32 << 17).to_le_bytes(), &[0x7f; 1 << 17], b"\x94"].concat();
+    for entry in [&b"h\x00N"[..], b"h\x00\x85N"] {
+        let pickle = [START, &long, b"0}(", &entry.repeat(100_000), b"u."].concat();
+        assert_fails!(run(&pickle, &Caps::default()).map(drop), DecodeError::CostlyKeys { .. });
+    }
+}
+
+#[test]
+fn keys_of_unknown_hash_are_few() {
+    let keyed = |count: i64, dicts: usize| {
+        let decimal = |i: i64| Value::Decimal(i.to_string());
+        let dict = Value::Dict((0..count).map(|i| (decimal(i), Value::None)).collect());
+        run(&Value::List(vec![dict; dicts]).to_pickle(), &Caps::default()).map(drop)
+    };
+    assert!(keyed(2000, 1).is_ok());
+    assert!(keyed(5, 10_000).is_ok());
+    assert_fails!(keyed(3000, 1), DecodeError::CostlyKeys { members: 3000 });
+    assert_fails!(keyed(100, 1000), DecodeError::CostlyKeys { members: 100 });
 }
 
 #[test]

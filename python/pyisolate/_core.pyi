@@ -1,0 +1,215 @@
+"""The Python face of the supervisor, which is written in Rust. Use it through `pyisolate`."""
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Literal, Self, final
+
+from pyisolate.events import DenialEvent
+
+__all__ = [
+    "ABI_VERSION",
+    "DESCRIBE",
+    "OPERATIONS",
+    "Cell",
+    "ExecHandle",
+    "Layer",
+    "Stats",
+    "Supervisor",
+    "Template",
+    "__version__",
+    "run_command",
+]
+
+__version__: Final[str]
+ABI_VERSION: Final[int]
+OPERATIONS: Final[tuple[str, ...]]
+"""The names of the seven operations, in their frozen order."""
+DESCRIBE: Final[str]
+"""A program that leaves in `description` what cells need to know of the interpreter it runs in."""
+
+@final
+class Cell:
+    """A cell: guest code behind a wall. `Supervisor.spawn` makes them.
+
+    As a context manager it is closed at the end of the block, and killed if the block raised.
+    Forgotten, it is killed. Every method can be called from any thread.
+
+    After its end every operation raises `CellDied` or one of its kinds; `recv` does so once
+    everything that the cell had sent is taken.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def backend(self) -> str:
+        """Where its wall stands: `process`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process as the host numbers it; `None` after its end."""
+
+    @property
+    def stats(self) -> Stats:
+        """What it used so far."""
+
+    @property
+    def confinement(self) -> list[Layer]:
+        """The layers that confine it, as it read them from the kernel before guest code ran."""
+
+    @property
+    def denials(self) -> list[DenialEvent]:
+        """The requests that were refused, oldest first; past a thousand they are only counted."""
+
+    @property
+    def termination_reason(self) -> str | None:
+        """Why it ended, in one sentence; `None` while it lives."""
+
+    def exec(self, source: str) -> ExecHandle:
+        """Run source text in the cell's persistent namespace. Returns at once.
+
+        If the guest raises, the error is told once: by the handle's `wait` or by `recv`, whichever
+        is asked first. Raises `TimeoutError` if the cell takes nothing for ten seconds.
+        """
+
+    def call(self, target: str, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Call `module.func` inside the cell and return its result.
+
+        The guest's own functions are in `__main__`. Raises `GuestError` if it raised, `PolicyError`
+        if the module is not allowed, `TimeoutError` after `timeout` seconds with the guest still at
+        it, `ValueError` for a target without a dot or a message over `message_bytes_max`.
+        """
+
+    def post(self, message: Any, *, timeout: float | None = None) -> None:
+        """Send a picklable message, which the guest takes with `recv`.
+
+        Waits for room in the cell's channel: `TimeoutError` after `timeout` seconds, by default
+        ten. Raises `ValueError` for a message over `message_bytes_max`.
+        """
+
+    def recv(self, timeout: float | None = None) -> Any:
+        """Take the next posted message, `LogEvent` or `MetricEvent`, in the guest's order.
+
+        Raises `TimeoutError` after `timeout` seconds, `GuestError` or `PolicyError` for an `exec`
+        that raised and whose handle was not asked.
+        """
+
+    def close(self, timeout: float | None = None) -> None:
+        """Let the cell finish what it was sent, then end it; kill it after `timeout` seconds.
+
+        The default is two seconds. Errors that nobody was told of go to the logger `pyisolate`.
+        """
+
+    def kill(self) -> None:
+        """End the cell now. What it sent before can still be received."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None: ...
+
+@final
+class ExecHandle:
+    """A running or ended `exec`."""
+
+    def done(self) -> bool:
+        """Whether it ended, well or not."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end.
+
+        Raises `GuestError` or `PolicyError` if it raised and nobody was told yet, `TimeoutError`
+        after `timeout` seconds, `CellDied` or one of its kinds if the cell ended first.
+        """
+
+@final
+class Stats:
+    """What a cell used so far, at the moment it was asked."""
+
+    @property
+    def cpu_ms(self) -> int:
+        """CPU time of all its threads, in milliseconds; after its end the last figure known."""
+
+    @property
+    def mem_bytes(self) -> int:
+        """Resident memory, pages shared with its zygote included; 0 after its end."""
+
+    @property
+    def wall_ms(self) -> int:
+        """Time since it was spawned, in milliseconds."""
+
+    @property
+    def received(self) -> int:
+        """Frames that crossed to the host."""
+
+    @property
+    def sent(self) -> int:
+        """Frames that crossed to the guest."""
+
+    @property
+    def output_bytes(self) -> int:
+        """What `output_bytes_max` counts."""
+
+    @property
+    def denied(self) -> int:
+        """Requests that were refused."""
+
+@final
+class Layer:
+    """One layer of a cell's confinement."""
+
+    @property
+    def name(self) -> str:
+        """For instance `landlock`."""
+
+    @property
+    def status(self) -> Literal["enforced", "partial", "missing"]:
+        """How far the kernel enforces it."""
+
+    @property
+    def detail(self) -> str:
+        """What exactly is enforced, or what is lacking and why."""
+
+@final
+class Supervisor:
+    """Owns cells. `pyisolate.Supervisor` is the public face."""
+
+    def __new__(
+        cls,
+        description: str,
+        runtime: str | os.PathLike[str],
+        warm_pool: int,
+        environment: str | os.PathLike[str] | None = None,
+    ) -> Self: ...
+    def spawn(
+        self,
+        name: str,
+        limits: Mapping[str, int],
+        imports: list[str],
+        trusted: list[type],
+        template: Template | None = None,
+    ) -> Cell: ...
+    def template(self, imports: list[str], setup: str) -> Template: ...
+    def list_active(self) -> list[str]: ...
+    @property
+    def pool_ready(self) -> int: ...
+    def shutdown(self) -> None: ...
+
+@final
+class Template:
+    """A process that has imported modules or run set-up code, from which cells are forked.
+
+    `Supervisor.template` makes them. Forgotten, it ends, and its cells with it.
+    """
+
+    @property
+    def alive(self) -> bool:
+        """Whether cells can be spawned from it."""
+
+def run_command(arguments: list[str], environment: str) -> int:
+    """Run the `pyisolate` command; returns its exit status."""
