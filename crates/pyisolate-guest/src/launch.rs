@@ -64,11 +64,9 @@ pub(crate) fn run() -> u8 {
         Ok((zygote, errands)) => {
             // From here on the supervisor hears the end of the zygote, not of the launcher.
             drop(control);
-            if let Ok(null) = rustix::fs::open(
-                "/dev/null",
-                rustix::fs::OFlags::RDWR,
-                rustix::fs::Mode::empty(),
-            ) {
+            if let Ok(null) =
+                rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
+            {
                 let _ = rustix::stdio::dup2_stdin(null);
             }
             run_errands(&zygote, &errands);
@@ -122,9 +120,7 @@ fn run_errands(zygote: &Outer, errands: &Control) {
 }
 
 /// Reads the launcher's arguments, which follow the program text.
-fn environment(
-    mut arguments: impl Iterator<Item = OsString>,
-) -> Result<Environment, LaunchError> {
+fn environment(mut arguments: impl Iterator<Item = OsString>) -> Result<Environment, LaunchError> {
     arguments.by_ref().find(|argument| argument == "-c");
     let _program = arguments.next();
     let mut next = |what| arguments.next().ok_or(LaunchError::Argument(what));
@@ -147,7 +143,8 @@ fn environment(
 
 /// Executes the interpreter inside the jail. Returns only if that failed.
 fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
-    let failed = |call| move |errno: rustix::io::Errno| LaunchError::Exec { call, source: errno.into() };
+    let failed =
+        |call| move |errno: rustix::io::Errno| LaunchError::Exec { call, source: errno.into() };
     // The errand socket goes to its number and stays open over exec; everything else closes itself.
     if errands.as_raw_fd() == ERRAND_FD {
         let flags = rustix::io::FdFlags::empty();
@@ -180,7 +177,15 @@ fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
     let program = format!("{LOAD_RUNTIME}runtime.zygote(sys.argv[2:])");
     let mut arguments: Vec<Vec<u8>> = [
         // -E and -s, but not -I: that would ignore PYTHONHOME.
-        &*interpreter, "-s", "-P", "-S", "-B", "-X", "utf8", "-c", &program,
+        &*interpreter,
+        "-s",
+        "-P",
+        "-S",
+        "-B",
+        "-X",
+        "utf8",
+        "-c",
+        &program,
     ]
     .iter()
     .map(|text| text.as_bytes().to_vec())
@@ -200,11 +205,7 @@ fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
     // SAFETY: a NUL-terminated path and two null-terminated arrays of NUL-terminated strings, all
     // of which outlive the call.
     unsafe {
-        libc::execve(
-            path.as_ptr(),
-            pointers(&arguments).as_ptr(),
-            pointers(&environment).as_ptr(),
-        )
+        libc::execve(path.as_ptr(), pointers(&arguments).as_ptr(), pointers(&environment).as_ptr())
     };
     LaunchError::Exec { call: "execve", source: std::io::Error::last_os_error() }
 }

@@ -109,10 +109,7 @@ impl Link {
     pub(crate) fn new(end: GuestEnd) -> Self {
         Self {
             writer: Mutex::new(end.writer),
-            reader: Mutex::new(Incoming {
-                records: end.reader,
-                descriptors: end.descriptors,
-            }),
+            reader: Mutex::new(Incoming { records: end.reader, descriptors: end.descriptors }),
             inbox: Mutex::new(Inbox::default()),
             arrived: Condvar::new(),
             next_id: AtomicU32::new(1),
@@ -204,7 +201,10 @@ impl Link {
                 let len = rustix::fs::fstat(&fd).map_or(0, |stat| stat.st_size);
                 (fd, u64::try_from(len).unwrap_or(0))
             }),
-            parts: std::iter::once(&payload.pickle).chain(&payload.buffers).map(Into::into).collect(),
+            parts: std::iter::once(&payload.pickle)
+                .chain(&payload.buffers)
+                .map(Into::into)
+                .collect(),
         };
         let mut inbox = lock(&self.inbox);
         match message {

@@ -134,9 +134,8 @@ fn send_object<'a>(
     };
     let pair = dumps.call([Object::borrowed(object)?])?;
     // SAFETY: a live object; what is no tuple of two raises; the items live as long as the tuple.
-    let (pickle, buffers) = unsafe {
-        (py::PyTuple_GetItem(pair.as_ptr(), 0), py::PyTuple_GetItem(pair.as_ptr(), 1))
-    };
+    let (pickle, buffers) =
+        unsafe { (py::PyTuple_GetItem(pair.as_ptr(), 0), py::PyTuple_GetItem(pair.as_ptr(), 1)) };
     if pickle.is_null() || buffers.is_null() {
         return Err(Raised);
     }
@@ -193,8 +192,7 @@ fn request(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
 
 /// `limit(limited, message_bytes, mem_bytes, open_files, threads, cpu_seconds)`
 fn limit(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
-    let [limited, message_bytes, mem_bytes, open_files, threads, cpu_seconds] =
-        expect(arguments)?;
+    let [limited, message_bytes, mem_bytes, open_files, threads, cpu_seconds] = expect(arguments)?;
     let message_bytes = u64_of(message_bytes)?;
     state.link()?.set_message_bytes_max(message_bytes);
     if u64_of(limited)? == 1 {
@@ -280,11 +278,8 @@ fn send_payload<'a>(
         )
     };
     let link = state.link()?;
-    let sent = if parts.is_empty() {
-        link.try_send(&message(Payload::inline(bytes)))
-    } else {
-        Ok(false)
-    };
+    let sent =
+        if parts.is_empty() { link.try_send(&message(Payload::inline(bytes))) } else { Ok(false) };
     let sent = sent.and_then(|sent| match sent {
         true => Ok(()),
         false => unlocked(|| link.send_payload(bytes, &parts, message)),

@@ -82,9 +82,7 @@ fn scalar(object: Borrowed, out: &mut Vec<u8>) -> bool {
         let kind = py::Py_TYPE(object);
         if kind == &raw mut py::PyUnicode_Type {
             match str_of(object) {
-                Ok(text) => {
-                    sized([op::SHORT_BINUNICODE, op::BINUNICODE], text.as_bytes(), out)
-                }
+                Ok(text) => sized([op::SHORT_BINUNICODE, op::BINUNICODE], text.as_bytes(), out),
                 // Lone surrogates, which the pickler knows how to write.
                 Err(_) => {
                     clear_error();

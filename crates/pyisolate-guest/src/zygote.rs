@@ -16,6 +16,7 @@ use pyisolate_jail::{CellJail, Cloned, RlimitError, Rlimits, Role, await_map, cl
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use thiserror::Error;
 
@@ -49,7 +50,7 @@ struct Child {
 /// What a forked process is to become.
 struct Birth {
     fork: Fork,
-    /// Read once the launcher has written the template's user map.
+    /// For a template: says whether the launcher has written its user map.
     mapped: Option<OwnedFd>,
 }
 
@@ -200,28 +201,33 @@ impl Serving {
         }
         let gate = match &fork.control {
             None => None,
-            Some(_) => Some(rustix::pipe::pipe().map_err(|errno| ZygoteError::Call {
-                call: "pipe",
-                source: errno.into(),
-            })?),
+            Some(_) => {
+                let failed =
+                    |errno: Errno| ZygoteError::Call { call: "socketpair", source: errno.into() };
+                let flags = SocketFlags::CLOEXEC;
+                Some(
+                    socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+                        .map_err(failed)?,
+                )
+            }
         };
         fork::before();
         match clone_cell() {
             Ok(Cloned::Child) => {
                 fork::in_child();
-                let mapped = gate.map(|(read, write)| {
-                    drop(write);
-                    read
-                });
+                let mapped = gate.map(|(_, theirs)| theirs);
                 Ok(Some(Birth { fork, mapped }))
             }
             Ok(Cloned::Parent { pid, pidfd }) => {
                 fork::in_parent();
                 drop(fork);
-                if let (Some((_, write)), Some(errands)) = (gate, &self.errands) {
-                    map(errands, number, &pidfd)?;
-                    // The new process learns that it may go on from the end of the pipe, too.
-                    drop(write);
+                if let (Some((ours, theirs)), Some(errands)) = (gate, &self.errands) {
+                    drop(theirs);
+                    // It says when it can be mapped, or is gone.
+                    let _ = rustix::io::read(&ours, &mut [0; 1]);
+                    let outcome = map(errands, number, &pidfd)?;
+                    // The new process reports it if it is not what it waits for.
+                    let _ = rustix::net::send(&ours, outcome.as_bytes(), SendFlags::NOSIGNAL);
                 }
                 let reply = Reply::Forked { number, pidfd };
                 self.control.send_reply(&reply)?;
@@ -240,14 +246,31 @@ impl Serving {
     }
 }
 
-/// Has the launcher write the user map of a new template.
-fn map(errands: &Control, number: u32, pidfd: &OwnedFd) -> Result<(), ZygoteError> {
+/// What is written to a template whose user map stands.
+const MAPPED: &str = "mapped";
+
+/// Has the launcher write the user map of a new template: [`MAPPED`], or why not.
+fn map(errands: &Control, number: u32, pidfd: &OwnedFd) -> Result<String, ZygoteError> {
     let failed = |errno: Errno| ZygoteError::Call { call: "dup", source: errno.into() };
     let pidfd = rustix::io::fcntl_dupfd_cloexec(pidfd, 3).map_err(failed)?;
     errands.send_reply(&Reply::Forked { number, pidfd })?;
-    // A template without a map is alive and cannot fork, and says so when it is asked to.
-    let _ = errands.recv_reply(true)?;
-    Ok(())
+    Ok(match errands.recv_reply(true)? {
+        Some(Reply::Exited { status: 0, .. }) => MAPPED.to_owned(),
+        Some(Reply::Fatal(why)) => why,
+        _ => "the launcher did not answer".to_owned(),
+    })
+}
+
+/// Waits, in a new template, for its user map; an error is why it has none.
+fn wait_for_map(mapped: OwnedFd) -> Result<(), String> {
+    await_map().map_err(|error| format!("making the template dumpable: {error}"))?;
+    rustix::net::send(&mapped, &[1], SendFlags::NOSIGNAL).map_err(|errno| errno.to_string())?;
+    let mut said = [0; 1024];
+    let count = rustix::io::read(&mapped, &mut said).map_err(|errno| errno.to_string())?;
+    match String::from_utf8_lossy(&said[..count]) {
+        said if said == MAPPED => Ok(()),
+        why => Err(why.into_owned()),
+    }
 }
 
 // --- in the forked process ----------------------------------------------------------------------
@@ -259,12 +282,7 @@ fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
         Some(control) => (Role::Template, Some(control)),
         None => (Role::Cell, None),
     };
-    if let Some(mapped) = mapped {
-        let _ = await_map();
-        // Ends when the launcher is done, or when the zygote is.
-        let _ = rustix::io::read(&mapped, &mut [0; 1]);
-        drop(mapped);
-    }
+    let mapped = mapped.map_or(Ok(()), wait_for_map);
     let mut keep = vec![fork.memory.as_raw_fd(), fork.socket.as_raw_fd()];
     keep.extend(control.as_ref().map(AsRawFd::as_raw_fd));
     keep.sort_unstable();
@@ -279,16 +297,17 @@ fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
         // Without a channel there is nobody to tell.
         Err(_) => exit(72),
     };
-    let confined = match entered {
-        Ok(report) => link.send(&ToHost::Ready(&report.encode())),
-        Err(error) => {
-            let mut message = whole(&error);
-            message.truncate(message.floor_char_boundary(TEXT_BYTES_MAX));
-            let kind = "JailError";
-            let _ = link.send(&ToHost::Failed { id: 0, kind, message: &message, traceback: "" });
-            exit(73)
-        }
-    };
+    let confined =
+        match entered.map_err(|error| whole(&error)).and_then(|report| mapped.map(|()| report)) {
+            Ok(report) => link.send(&ToHost::Ready(&report.encode())),
+            Err(mut message) => {
+                message.truncate(message.floor_char_boundary(TEXT_BYTES_MAX));
+                let kind = "JailError";
+                let _ =
+                    link.send(&ToHost::Failed { id: 0, kind, message: &message, traceback: "" });
+                exit(73)
+            }
+        };
     if confined.is_err() {
         exit(72);
     }
