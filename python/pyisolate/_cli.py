@@ -1,5 +1,7 @@
 """The `pyisolate` command."""
 
+import os
+import signal
 import sys
 
 from pyisolate import _core
@@ -8,7 +10,12 @@ from pyisolate._supervisor import _describe
 
 def main() -> int:
     """Run the command with this process's arguments; returns its exit status."""
-    return _core.run_command(sys.argv, _describe())
+    # Python would only note a Ctrl-C and act on it once the command has returned. This way it
+    # ends the process at once, and every cell dies with its host.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # A word that is no UTF-8 can only be a path, and is then reported as one that is not there.
+    arguments = [os.fsencode(word).decode(errors="replace") for word in sys.argv]
+    return _core.run_command(arguments, _describe())
 
 
 if __name__ == "__main__":

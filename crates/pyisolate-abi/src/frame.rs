@@ -242,8 +242,12 @@ mod tests {
 
     #[test]
     fn every_cut_is_refused() {
-        let frame =
-            Frame { kind: 3, id: 9, store: 0, parts: vec![Part::Inline(b"abc"), Part::Inline(b"")] };
+        let frame = Frame {
+            kind: 3,
+            id: 9,
+            store: 0,
+            parts: vec![Part::Inline(b"abc"), Part::Inline(b"")],
+        };
         let bytes = bytes_of(&frame);
         assert_eq!(Frame::decode(&bytes).as_ref(), Ok(&frame));
         for cut in 0..bytes.len() {
@@ -284,7 +288,7 @@ mod tests {
             let parts = parts.iter().map(|part| Part::Inline(part)).collect();
             let frame = Frame { kind, id, store: 0, parts };
             let bytes = bytes_of(&frame);
-            prop_assert_eq!(Frame::decode(&bytes).as_ref(), Ok(&frame));
+            prop_assert_eq!(Frame::decode(&bytes), Ok(frame));
         }
     }
 }

@@ -260,9 +260,7 @@ impl<'a> ToGuest<'a> {
                 read.exactly(1)?;
                 Self::Exec { id, source: frame.parts[0] }
             }
-            kind::CALL => {
-                Self::Call { id, arguments: read.payload(1)?, target: read.name(0)? }
-            }
+            kind::CALL => Self::Call { id, arguments: read.payload(1)?, target: read.name(0)? },
             kind::POST => Self::Post(read.payload(0)?),
             kind::ANSWER => {
                 read.at_least(2)?;
@@ -377,11 +375,9 @@ impl<'a> ToHost<'a> {
                 }
             }
             kind::POSTED => Self::Post(read.payload(0)?),
-            kind::LOG => Self::Log {
-                fields: read.payload(2)?,
-                level: read.name(0)?,
-                message: read.text(1)?,
-            },
+            kind::LOG => {
+                Self::Log { fields: read.payload(2)?, level: read.name(0)?, message: read.text(1)? }
+            }
             kind::METRIC => Self::Metric { sample: read.payload(1)?, name: read.name(0)? },
             kind::REQUEST => Self::Request {
                 id,

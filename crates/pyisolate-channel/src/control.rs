@@ -71,8 +71,8 @@ pub struct Fork {
 /// What a zygote says.
 #[derive(Debug)]
 pub enum Reply {
-    /// The zygote is confined and serves; the text is the report of its own jail.
-    Serving(String),
+    /// The zygote is confined and serves.
+    Serving,
     /// The new process runs.
     Forked {
         /// As in the request.
@@ -93,6 +93,8 @@ pub enum Reply {
         number: u32,
         /// As `wait` gives it.
         status: i32,
+        /// The CPU time that it used, in milliseconds.
+        cpu_ms: u64,
     },
     /// The launcher or zygote could not start, or could not go on.
     Fatal(String),
@@ -150,13 +152,15 @@ impl Control {
     /// [`ControlError::Gone`] at the end, [`ControlError::Malformed`] for what is no reply.
     pub fn recv_reply(&self, wait: bool) -> Result<Option<Reply>, ControlError> {
         let Some((tag, number, value, text, mut fds)) = self.recv(wait)? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&text).into_owned();
         Ok(Some(match (tag, fds.pop()) {
-            (b'S', None) => Reply::Serving(text),
+            (b'S', None) => Reply::Serving,
             (b'f', Some(pidfd)) if fds.is_empty() => Reply::Forked { number, pidfd },
             (b'e', None) => Reply::ForkFailed { number, errno: value },
-            (b'x', None) => Reply::Exited { number, status: value },
-            (b'!', None) => Reply::Fatal(text),
+            (b'x', None) => {
+                let cpu_ms = <[u8; 8]>::try_from(text).map_err(|_| ControlError::Malformed)?;
+                Reply::Exited { number, status: value, cpu_ms: u64::from_le_bytes(cpu_ms) }
+            }
+            (b'!', None) => Reply::Fatal(String::from_utf8_lossy(&text).into_owned()),
             _ => return Err(ControlError::Malformed),
         }))
     }
@@ -184,10 +188,12 @@ impl Control {
     /// [`ControlError::Gone`] if the supervisor ended.
     pub fn send_reply(&self, reply: &Reply) -> Result<(), ControlError> {
         match reply {
-            Reply::Serving(text) => self.send(b'S', 0, 0, text.as_bytes(), &[]),
+            Reply::Serving => self.send(b'S', 0, 0, &[], &[]),
             Reply::Forked { number, pidfd } => self.send(b'f', *number, 0, &[], &[pidfd.as_fd()]),
             Reply::ForkFailed { number, errno } => self.send(b'e', *number, *errno, &[], &[]),
-            Reply::Exited { number, status } => self.send(b'x', *number, *status, &[], &[]),
+            Reply::Exited { number, status, cpu_ms } => {
+                self.send(b'x', *number, *status, &cpu_ms.to_le_bytes(), &[])
+            }
             Reply::Fatal(text) => self.send(b'!', 0, 0, text.as_bytes(), &[]),
         }
     }
@@ -287,11 +293,14 @@ mod tests {
     fn replies_arrive_in_order_and_then_the_end() {
         let (host, zygote) = Control::pair().unwrap();
         assert!(host.recv_reply(false).unwrap().is_none());
-        zygote.send_reply(&Reply::Serving("ok".into())).unwrap();
-        zygote.send_reply(&Reply::Exited { number: 3, status: 9 }).unwrap();
+        zygote.send_reply(&Reply::Serving).unwrap();
+        zygote.send_reply(&Reply::Exited { number: 3, status: 9, cpu_ms: 5 }).unwrap();
         drop(zygote);
-        assert!(matches!(host.recv_reply(true), Ok(Some(Reply::Serving(text))) if text == "ok"));
-        assert!(matches!(host.recv_reply(true), Ok(Some(Reply::Exited { number: 3, status: 9 }))));
+        assert!(matches!(host.recv_reply(true), Ok(Some(Reply::Serving))));
+        assert!(matches!(
+            host.recv_reply(true),
+            Ok(Some(Reply::Exited { number: 3, status: 9, cpu_ms: 5 }))
+        ));
         assert!(matches!(host.recv_reply(true), Err(ControlError::Gone)));
     }
 

@@ -1,8 +1,47 @@
 //! The `pyisolate` command: flags and glue, nothing reusable.
+//!
+//! It is a library so that two programs can be it: the Python package's entry point, which passes
+//! a description of the interpreter that it runs in, and the binary of this crate, which looks for
+//! an interpreter by itself.
+//!
+//! It refuses to trust what a cell sends: text is cut at a length, and on a terminal control
+//! characters are shown rather than sent. It prints nothing but what a script sent and what became
+//! of it.
+#![forbid(unsafe_code)]
+
+mod flags;
+mod human;
+mod job;
+mod json;
+mod json_lines;
+mod limits;
+mod numbers;
+mod numpy;
+mod report;
+mod run;
+mod show;
+mod status;
+mod text;
+
+use clap::Parser;
+
+use crate::flags::{Command, Flags};
 
 /// Runs the command; returns its exit status.
+///
+/// `arguments` begin with the program's name. `environment` is what
+/// [`DESCRIBE`](pyisolate_supervisor::DESCRIBE) printed in the interpreter that cells are to run
+/// on; without it one is looked for.
 #[must_use]
 pub fn run(arguments: Vec<String>, environment: Option<&str>) -> u8 {
-    let _ = (arguments, environment);
-    0
+    let flags = match Flags::try_parse_from(arguments) {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Where nobody reads the help there is nobody to tell.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(status::Status::Usage.code());
+        }
+    };
+    let Command::Run(flags) = flags.command;
+    run::run(&flags, environment).code()
 }

@@ -110,7 +110,7 @@ fn run_errands(zygote: &Outer, errands: &Control) {
     while let Ok(Some(request)) = errands.recv_reply(true) {
         let Reply::Forked { number, pidfd } = request else { continue };
         let answer = match map_template(zygote, pidfd.as_fd()) {
-            Ok(()) => Reply::Exited { number, status: 0 },
+            Ok(()) => Reply::Exited { number, status: 0, cpu_ms: 0 },
             Err(error) => Reply::Fatal(whole(&error)),
         };
         if errands.send_reply(&answer).is_err() {

@@ -248,6 +248,14 @@ impl Link {
 
     // --- sending
 
+    /// Refuses a message over the cell's limit, where the error points at the guest's line.
+    pub(crate) fn check_size(&self, pickle: &[u8], buffers: &[&[u8]]) -> Result<(), LinkError> {
+        let bytes: u64 =
+            pickle.len() as u64 + buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
+        let limit = self.message_bytes_max.load(Ordering::Relaxed);
+        if bytes > limit { Err(LinkError::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
     /// Sends a message without a payload, or with a small one.
     pub(crate) fn send(&self, message: &ToHost<'_>) -> Result<(), LinkError> {
         self.send_frame(&message.to_frame(0))
@@ -283,12 +291,6 @@ impl Link {
         buffers: &[&'a [u8]],
         message: impl Fn(Payload<'a>) -> ToHost<'a>,
     ) -> Result<(), LinkError> {
-        let total: u64 =
-            pickle.len() as u64 + buffers.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
-        let limit = self.message_bytes_max.load(Ordering::Relaxed);
-        if total > limit {
-            return Err(LinkError::TooLarge { bytes: total, limit });
-        }
         let inline = Payload {
             pickle: Part::Inline(pickle),
             buffers: buffers.iter().map(|bytes| Part::Inline(bytes)).collect(),
@@ -341,6 +343,7 @@ impl Link {
         pickle: &[u8],
         buffers: &[&[u8]],
     ) -> Result<OwnedAnswer, LinkError> {
+        self.check_size(pickle, buffers)?;
         let id = self.fresh_id();
         self.send_payload(pickle, buffers, |payload| ToHost::Request {
             id,

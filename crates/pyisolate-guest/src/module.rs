@@ -113,51 +113,28 @@ fn take_post(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
 /// `post(message)`
 fn post(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [message] = expect(arguments)?;
-    send_object(state, message, ToHost::Post)
-}
-
-/// Plain small objects are pickled right here, the rest by the runtime.
-fn send_object<'a>(
-    state: &State,
-    object: Borrowed,
-    message: impl Fn(Payload<'a>) -> ToHost<'a>,
-) -> PyResult<Object> {
-    // SAFETY: a live object that CPython's caller lent us.
-    if let Some(pickle) = unsafe { simple::pickle(object) } {
-        // SAFETY: lengthens the borrow to the message's lifetime; the message is dropped first.
-        let bytes = unsafe { std::mem::transmute::<&[u8], &'a [u8]>(&pickle) };
-        return send(state, &message(Payload::inline(bytes)));
-    }
-    let dumps = match &*state.dumps.borrow() {
-        Some(dumps) => Object::borrowed(dumps.as_ptr())?,
-        None => return Err(ffi::raise_system_error("the runtime is not loaded")),
-    };
-    let pair = dumps.call([Object::borrowed(object)?])?;
-    // SAFETY: a live object; what is no tuple of two raises; the items live as long as the tuple.
-    let (pickle, buffers) =
-        unsafe { (py::PyTuple_GetItem(pair.as_ptr(), 0), py::PyTuple_GetItem(pair.as_ptr(), 1)) };
-    if pickle.is_null() || buffers.is_null() {
-        return Err(Raised);
-    }
-    send_payload(state, pickle, buffers, message)
+    send_payload(state, &Held::of_object(state, message)?, ToHost::Post)
 }
 
 fn send_log(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [level, message, pickle, buffers] = expect(arguments)?;
     let (level, message) = (str_of(level)?, str_of(message)?);
-    send_payload(state, pickle, buffers, |fields| ToHost::Log { level, message, fields })
+    let held = Held::of(pickle, buffers)?;
+    send_payload(state, &held, |fields| ToHost::Log { level, message, fields })
 }
 
 fn send_metric(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [name, pickle, buffers] = expect(arguments)?;
     let name = str_of(name)?;
-    send_payload(state, pickle, buffers, |sample| ToHost::Metric { name, sample })
+    let held = Held::of(pickle, buffers)?;
+    send_payload(state, &held, |sample| ToHost::Metric { name, sample })
 }
 
 fn send_result(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [id, value] = expect(arguments)?;
     let id = id_of(id)?;
-    send_object(state, value, |value| ToHost::Result { id, value })
+    let held = Held::of_object(state, value)?;
+    send_payload(state, &held, |value| ToHost::Result { id, value })
 }
 
 fn send_done(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
@@ -241,20 +218,50 @@ fn send(state: &State, message: &ToHost<'_>) -> PyResult<Object> {
     Ok(Object::none())
 }
 
-/// The buffers of one message, held until it was sent.
+/// The bytes of one message, held until it was sent.
 struct Held {
-    pickle: Buffer,
+    pickle: Pickle,
     buffers: Vec<Buffer>,
+}
+
+enum Pickle {
+    /// Made here, as most are.
+    Simple(Vec<u8>),
+    /// Made by the runtime's pickler.
+    Whole(Buffer),
 }
 
 impl Held {
     fn of(pickle: Borrowed, buffers: Borrowed) -> PyResult<Self> {
         let buffers = list_items(buffers)?.into_iter().map(Buffer::of).collect::<PyResult<_>>()?;
-        Ok(Self { pickle: Buffer::of(pickle)?, buffers })
+        Ok(Self { pickle: Pickle::Whole(Buffer::of(pickle)?), buffers })
+    }
+
+    fn of_object(state: &State, object: Borrowed) -> PyResult<Self> {
+        // SAFETY: a live object that CPython's caller lent us.
+        if let Some(pickle) = unsafe { simple::pickle(object) } {
+            return Ok(Self { pickle: Pickle::Simple(pickle), buffers: Vec::new() });
+        }
+        let dumps = match &*state.dumps.borrow() {
+            Some(dumps) => Object::borrowed(dumps.as_ptr())?,
+            None => return Err(ffi::raise_system_error("the runtime is not loaded")),
+        };
+        let pair = dumps.call([Object::borrowed(object)?])?;
+        // SAFETY: a live object; what is no tuple of two raises; the items live as long as it does.
+        let (pickle, buffers) = unsafe {
+            (py::PyTuple_GetItem(pair.as_ptr(), 0), py::PyTuple_GetItem(pair.as_ptr(), 1))
+        };
+        if pickle.is_null() || buffers.is_null() {
+            return Err(Raised);
+        }
+        Self::of(pickle, buffers)
     }
 
     fn pickle(&self) -> &[u8] {
-        self.pickle.as_slice()
+        match &self.pickle {
+            Pickle::Simple(pickle) => pickle,
+            Pickle::Whole(pickle) => pickle.as_slice(),
+        }
     }
 
     fn buffers(&self) -> Vec<&[u8]> {
@@ -262,29 +269,23 @@ impl Held {
     }
 }
 
+/// Sends a message around what is held: at once if it is small and there is room, else with the
+/// interpreter's lock released.
 fn send_payload<'a>(
     state: &State,
-    pickle: Borrowed,
-    buffers: Borrowed,
+    held: &'a Held,
     message: impl Fn(Payload<'a>) -> ToHost<'a>,
 ) -> PyResult<Object> {
-    let held = Held::of(pickle, buffers)?;
-    // SAFETY: lengthens the borrow to the message's lifetime: `held` outlives every use below, and
-    // the message is dropped before it.
-    let (bytes, parts) = unsafe {
-        (
-            std::mem::transmute::<&[u8], &'a [u8]>(held.pickle()),
-            std::mem::transmute::<Vec<&[u8]>, Vec<&'a [u8]>>(held.buffers()),
-        )
-    };
+    let (pickle, buffers) = (held.pickle(), held.buffers());
     let link = state.link()?;
-    let sent =
-        if parts.is_empty() { link.try_send(&message(Payload::inline(bytes))) } else { Ok(false) };
-    let sent = sent.and_then(|sent| match sent {
-        true => Ok(()),
-        false => unlocked(|| link.send_payload(bytes, &parts, message)),
-    });
-    sent.map_err(|error| raise_link(&error))?;
+    let send = || {
+        link.check_size(pickle, &buffers)?;
+        if buffers.is_empty() && link.try_send(&message(Payload::inline(pickle)))? {
+            return Ok(());
+        }
+        unlocked(|| link.send_payload(pickle, &buffers, &message))
+    };
+    send().map_err(|error| raise_link(&error))?;
     Ok(Object::none())
 }
 

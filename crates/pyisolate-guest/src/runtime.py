@@ -52,7 +52,7 @@ _SENT_TYPES = {
     "uuid": {"UUID", "SafeUUID"},
     "pathlib": {"PurePosixPath", "PureWindowsPath"},
     "pathlib._local": {"PurePosixPath", "PureWindowsPath"},
-    "collections": {"OrderedDict", "deque", "defaultdict"},
+    "collections": {"Counter", "OrderedDict", "deque", "defaultdict"},
     "_pickle": {"PickleBuffer"},
     "pickle": {"PickleBuffer"},
 }

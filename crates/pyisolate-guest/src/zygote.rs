@@ -5,7 +5,7 @@
 //! about its own children alone.
 #![expect(unsafe_code, reason = "enters the jail, which closes descriptors by number")]
 
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, WaitOptions, waitpid};
 use thiserror::Error;
 
 use crate::ffi::{self, Borrowed, Object, PyResult, fork};
@@ -138,7 +137,7 @@ struct Serving {
 impl Serving {
     /// Serves until there is an error, or until this is a forked process.
     fn serve(&mut self) -> Result<Birth, ZygoteError> {
-        self.control.send_reply(&Reply::Serving(String::new()))?;
+        self.control.send_reply(&Reply::Serving)?;
         loop {
             let (request, ended) = self.wait()?;
             if ended {
@@ -172,21 +171,14 @@ impl Serving {
     fn reap(&mut self) -> Result<(), ZygoteError> {
         let mut ended = Vec::new();
         self.children.retain(|child| {
-            match waitpid(Pid::from_raw(child.pid), WaitOptions::NOHANG) {
-                Ok(Some((_, status))) => {
-                    ended.push((child.number, status.as_raw()));
-                    false
-                }
-                // Not a child any more, which only a fault of ours could cause.
-                Err(Errno::CHILD) => {
-                    ended.push((child.number, 0));
-                    false
-                }
-                Ok(None) | Err(_) => true,
+            let end = wait_for(child.pid);
+            if let Some((status, cpu_ms)) = end {
+                ended.push(Reply::Exited { number: child.number, status, cpu_ms });
             }
+            end.is_none()
         });
-        for (number, status) in ended {
-            self.control.send_reply(&Reply::Exited { number, status })?;
+        for reply in &ended {
+            self.control.send_reply(reply)?;
         }
         Ok(())
     }
@@ -243,6 +235,24 @@ impl Serving {
                 Ok(None)
             }
         }
+    }
+}
+
+/// How a child ended and the CPU time that it used, in milliseconds, if it ended.
+fn wait_for(pid: i32) -> Option<(i32, u64)> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live values of the types that the kernel fills.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    // SAFETY: all zeros is a valid value too, for the case that the kernel did not fill it.
+    let usage = unsafe { usage.assume_init() };
+    let milliseconds =
+        |time: libc::timeval| u64::try_from(time.tv_sec * 1000 + time.tv_usec / 1000).unwrap_or(0);
+    match waited {
+        0 => None,
+        // Not a child any more, which only a fault of ours could cause.
+        -1 => Some((0, 0)),
+        _ => Some((status, milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime))),
     }
 }
 

@@ -23,10 +23,12 @@ const DEFAULT_DIRECTORIES: &[&str] = &[
     "/usr/local/lib",
 ];
 
-/// The directories of `/etc/ld.so.conf` and what it includes, then the built-in ones; only those
-/// that exist.
+/// The directories of `LD_LIBRARY_PATH`, which an interpreter that was moved may need, those of
+/// `/etc/ld.so.conf` and what it includes, then the built-in ones; only those that exist.
 pub(crate) fn library_directories() -> Vec<PathBuf> {
-    let mut directories = Vec::new();
+    let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> =
+        std::env::split_paths(&named).filter(|directory| directory.is_absolute()).collect();
     read_conf(Path::new("/etc/ld.so.conf"), 0, &mut directories);
     directories.extend(DEFAULT_DIRECTORIES.iter().map(PathBuf::from));
     let mut seen = HashSet::new();

@@ -110,7 +110,12 @@ impl Cell {
     }
 
     #[pyo3(signature = (message, *, timeout=None))]
-    fn post(&self, py: Python<'_>, message: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<()> {
+    fn post(
+        &self,
+        py: Python<'_>,
+        message: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
         let timeout = duration(timeout)?;
         let pickled = Pickled::of(message)?;
         pickled
@@ -309,9 +314,8 @@ fn event_object<'py>(
     event: Event,
     classes: &Classes,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let protocol = |name: &str| {
-        py.import("pyisolate.runtime.protocol")?.getattr(name).map(Bound::unbind)
-    };
+    let protocol =
+        |name: &str| py.import("pyisolate.runtime.protocol")?.getattr(name).map(Bound::unbind);
     match event {
         Event::Message(value) => to_python(py, value, classes),
         Event::Log { level, message, fields } => {

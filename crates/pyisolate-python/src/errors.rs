@@ -36,8 +36,7 @@ pub(crate) fn cell_error(py: Python<'_>, error: &CellError) -> PyErr {
 
 /// The exception for an exception of guest code.
 pub(crate) fn guest_error(py: Python<'_>, failure: &GuestFailure) -> PyErr {
-    let class =
-        if DENIALS.contains(&failure.kind.as_str()) { "PolicyError" } else { "GuestError" };
+    let class = if DENIALS.contains(&failure.kind.as_str()) { "PolicyError" } else { "GuestError" };
     let error = named(py, class, &failure.to_string());
     let value = error.value(py);
     let set = |name: &str, text: &str| value.setattr(name, PyString::new(py, text));
@@ -71,11 +70,9 @@ pub(crate) fn dead(py: Python<'_>, death: &Death) -> PyErr {
 /// The exception for a cell or template that could not be made.
 pub(crate) fn spawn_error(py: Python<'_>, error: &SpawnError) -> PyErr {
     match error {
-        SpawnError::Duplicate(_) | SpawnError::Limit(_) => {
-            PyValueError::new_err(error.to_string())
-        }
+        SpawnError::Duplicate(_) | SpawnError::Limit(_) => PyValueError::new_err(error.to_string()),
         SpawnError::Setup(CellError::Guest(failure)) => guest_error(py, failure),
-        SpawnError::Unborn(death) => dead(py, death),
+        SpawnError::Unborn(death) | SpawnError::Setup(CellError::Dead(death)) => dead(py, death),
         other => named(py, "SandboxError", &other.to_string()),
     }
 }

@@ -1,5 +1,8 @@
 //! Host objects on their way into a cell: pickled by CPython, lent to the channel without a copy.
-#![expect(unsafe_code, reason = "lends the memory of Python buffers while they are held, and reads plain objects")]
+#![expect(
+    unsafe_code,
+    reason = "lends the memory of Python buffers while they are held, and reads plain objects"
+)]
 
 use pyisolate_guest::simple;
 use pyisolate_supervisor::Outbound;
@@ -59,11 +62,7 @@ impl Pickled {
     }
 
     /// Lends the bytes to `send`.
-    pub(crate) fn with<T>(
-        &self,
-        py: Python<'_>,
-        send: impl FnOnce(Outbound<'_>) -> T + Send,
-    ) -> T
+    pub(crate) fn with<T>(&self, py: Python<'_>, send: impl FnOnce(Outbound<'_>) -> T + Send) -> T
     where
         T: Send,
     {

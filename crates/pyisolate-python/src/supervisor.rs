@@ -76,13 +76,7 @@ impl Supervisor {
         {
             return Err(type_error("the template is another supervisor's"));
         }
-        let mut names = TrustedNames::default();
-        for class in &trusted {
-            names.insert(
-                class.getattr("__module__")?.extract::<String>()?,
-                class.getattr("__qualname__")?.extract::<String>()?,
-            );
-        }
+        let (names, classes) = trusted_names(trusted)?;
         let options = CellOptions {
             limits: limits_of(limits)?,
             imports: Imports::new(imports).map_err(value_error)?,
@@ -92,8 +86,7 @@ impl Supervisor {
         let cell = py
             .detach(|| self.inner.spawn(options, template.map(|template| &template.inner)))
             .map_err(|error| spawn_error(py, &error))?;
-        let classes = Classes::new(trusted.into_iter().map(Bound::unbind).collect());
-        Ok(Cell::new(cell, classes, "process", Arc::clone(&self.inner)))
+        Ok(Cell::new(cell, Classes::new(classes), "process", Arc::clone(&self.inner)))
     }
 
     #[pyo3(signature = (imports, setup))]
@@ -117,6 +110,30 @@ impl Supervisor {
     fn shutdown(&self, py: Python<'_>) {
         py.detach(|| self.inner.shutdown());
     }
+}
+
+/// The names under which guests may send instances: a class's own, and that of a class of the same
+/// name which guest code wrote itself.
+fn trusted_names(trusted: Vec<Bound<'_, PyType>>) -> PyResult<(TrustedNames, Vec<Py<PyType>>)> {
+    let mut names = TrustedNames::default();
+    let mut classes = Vec::new();
+    for class in trusted {
+        let module = class.getattr("__module__")?.extract::<String>()?;
+        let name = class.getattr("__qualname__")?.extract::<String>()?;
+        for registered in [module.as_str(), "__main__"] {
+            let index = names.insert(registered, name.as_str()).index();
+            match classes.get(index) {
+                None => classes.push(class.clone().unbind()),
+                Some(other) if registered == module && !other.is(&class) => {
+                    return Err(value_error(format!(
+                        "two trusted_types are named {module}.{name}"
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok((names, classes))
 }
 
 /// The defaults, with what the caller set.

@@ -183,9 +183,9 @@ impl CellShared {
             let received = reader.recv(&mut record, deadline);
             let gone = matches!(received, Ok(Received::PeerGone));
             let crossed = match received {
-                Ok(Received::Record) => self
-                    .cross(&record)
-                    .and_then(|()| self.drain(&mut reader, &mut record)),
+                Ok(Received::Record) => {
+                    self.cross(&record).and_then(|()| self.drain(&mut reader, &mut record))
+                }
                 Ok(Received::TimedOut | Received::PeerGone) => Ok(()),
                 Err(error) => Err(Breach::from(error)),
             };

@@ -82,9 +82,8 @@ impl CellShared {
         match message {
             ToHost::Ready(_) if state.ready.is_some() => Err(Breach::SecondReady),
             ToHost::Ready(report) => {
-                let report =
-                    Report::decode(report.as_bytes())
-                        .map_err(|error| Breach::Report(error.to_string()))?;
+                let report = Report::decode(report.as_bytes())
+                    .map_err(|error| Breach::Report(error.to_string()))?;
                 state.ready = Some(report);
                 Ok(())
             }
@@ -127,11 +126,8 @@ impl CellShared {
             self.condemn(Death::Limit { limit, allowed, reached: None });
             return Ok(());
         }
-        let is_exec = lock(&self.state)
-            .operations
-            .get(&id)
-            .ok_or(Breach::UnknownOperation(id))?
-            .is_exec;
+        let is_exec =
+            lock(&self.state).operations.get(&id).ok_or(Breach::UnknownOperation(id))?.is_exec;
         self.finish(id, is_exec, Err(failure))
     }
 
@@ -146,8 +142,7 @@ impl CellShared {
             Some(operation) if operation.is_exec == is_exec => operation,
             _ => return Err(Breach::UnknownOperation(id)),
         };
-        state.running_since =
-            if state.operations.is_empty() { None } else { Some(Instant::now()) };
+        state.running_since = if state.operations.is_empty() { None } else { Some(Instant::now()) };
         let told = result.as_ref().err().map_or(0, |it| it.message.len() + it.traceback.len());
         if is_exec && result.is_err() {
             state.push(Queued::Failed(Arc::clone(&operation)), told as u64);
@@ -207,8 +202,7 @@ impl CellShared {
 
     /// Takes back a buffer that the guest filled: from here on it cannot change.
     fn take_store(&self, number: u32) -> Result<Arc<Mapping>, Breach> {
-        let buffer =
-            lock(&self.state).lent.remove(&number).ok_or(Breach::UnknownBuffer(number))?;
+        let buffer = lock(&self.state).lent.remove(&number).ok_or(Breach::UnknownBuffer(number))?;
         Ok(Arc::new(buffer.seal_and_map()?))
     }
 

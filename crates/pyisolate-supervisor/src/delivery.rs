@@ -74,6 +74,7 @@ pub(crate) fn open(
         .iter()
         .map(|part| buffer(part, store))
         .collect::<Result<Vec<_>, Breach>>()?;
+    check_disjoint(&buffers)?;
     let lens: Vec<u64> = buffers.iter().map(|buffer| buffer.as_slice().len() as u64).collect();
     let pickle = match &payload.pickle {
         Part::Inline(bytes) => bytes.to_vec(),
@@ -88,6 +89,22 @@ pub(crate) fn open(
 
 fn is_breach(error: &DecodeError) -> bool {
     error.is_malformed()
+}
+
+/// Parts that overlap could make one buffer cost the host as much as a thousand.
+fn check_disjoint(buffers: &[Buffer]) -> Result<(), Breach> {
+    let mut ranges: Vec<_> = buffers
+        .iter()
+        .filter_map(|buffer| match buffer {
+            Buffer::Shared { offset, len, .. } => Some((*offset, offset + len)),
+            Buffer::Owned(_) => None,
+        })
+        .collect();
+    ranges.sort_unstable();
+    if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+        return Err(Breach::OverlappingParts);
+    }
+    Ok(())
 }
 
 fn buffer(part: &Part<'_>, store: Option<&Arc<Mapping>>) -> Result<Buffer, Breach> {

@@ -149,12 +149,11 @@ impl Environment {
         interpreter: &Path,
         runtime: Option<&Path>,
     ) -> Result<Self, EnvironmentError> {
-        let found: Description = serde_json::from_str(description).map_err(|error| {
-            EnvironmentError::Describe {
+        let found: Description =
+            serde_json::from_str(description).map_err(|error| EnvironmentError::Describe {
                 interpreter: interpreter.into(),
                 output: format!("its answer is not what was asked for: {error}"),
-            }
-        })?;
+            })?;
         if found.implementation != "cpython" || found.version < VERSION_LEAST || !found.gil {
             let (major, minor) = found.version;
             let build = if found.gil { "" } else { "t" };

@@ -232,6 +232,8 @@ pub(crate) enum Breach {
     UnknownBuffer(u32),
     #[error("a part that ends at byte {end} of a shared buffer of {len}")]
     OutsideBuffer { end: u64, len: u64 },
+    #[error("two parts of a message that overlap in a shared buffer")]
+    OverlappingParts,
     #[error("a second report of its jail")]
     SecondReady,
     #[error("{0} shared buffers asked for and not used")]

@@ -27,7 +27,7 @@ pub enum Event {
     },
 }
 
-/// A refused `request` or import, as the host recorded it.
+/// A refused `request`, as the host recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     /// The cell's name.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyisolate_abi::pickle::Value;
-use pyisolate_jail::Report;
+use pyisolate_jail::{LayerName, Report};
 
 use crate::cell::{CellShared, Operation, Outcome, POST_PATIENCE, lock};
 use crate::delivery::Delivery;
@@ -86,8 +86,7 @@ impl Cell {
         patience: Option<Duration>,
     ) -> Result<CallHandle, CellError> {
         let patience = patience.unwrap_or(POST_PATIENCE);
-        let operation =
-            self.shared.call(target, arguments.pickle, arguments.buffers, patience)?;
+        let operation = self.shared.call(target, arguments.pickle, arguments.buffers, patience)?;
         Ok(CallHandle { shared: Arc::clone(&self.shared), operation })
     }
 
@@ -159,10 +158,16 @@ impl Cell {
         self.shared.stats()
     }
 
-    /// The layers that confine it, as the kernel reported them from inside before guest code ran.
+    /// The layers that confine it, as the kernel reported them from inside before guest code ran;
+    /// the resource limits as they are now, while the cell lives.
     #[must_use]
     pub fn confinement(&self) -> Report {
-        lock(&self.shared.state).ready.clone().unwrap_or_default()
+        let mut report = lock(&self.shared.state).ready.clone().unwrap_or_default();
+        let rlimits = report.layers.iter_mut().find(|layer| layer.name == LayerName::Rlimits);
+        if let (Some(layer), Some(limits)) = (rlimits, self.shared.process.limits()) {
+            layer.detail = limits;
+        }
+        report
     }
 
     /// The requests that were refused, oldest first; after a thousand they are counted only.

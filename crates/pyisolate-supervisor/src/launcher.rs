@@ -1,8 +1,8 @@
 //! The one process that the host starts: a fresh interpreter that builds the jail around a zygote.
 //!
-//! It inherits nothing of the host: no environment, no descriptor but the control socket (its
-//! standard input) and an unnamed file for what it may have to say on stderr. The interpreter is
-//! started with `execve`, so nothing of the host's memory is in it either.
+//! It inherits nothing of the host: no environment but `LD_LIBRARY_PATH`, no descriptor but the
+//! control socket (its standard input) and an unnamed file for what it may have to say on stderr.
+//! The interpreter is started with `execve`, so nothing of the host's memory is in it either.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -21,11 +21,15 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How much of the launcher's stderr goes into an error, in bytes.
 const STDERR_BYTES_MAX: usize = 4096;
 
-/// The one sanctioned way to start a program from the host: with an empty environment.
+/// The one sanctioned way to start a program from the host: with an empty environment but for where
+/// its libraries lie, without which an interpreter that was moved does not start.
 pub(crate) fn command(program: &Path) -> Command {
     #[expect(clippy::disallowed_methods, reason = "this is the sanctioned place")]
     let mut command = Command::new(program);
     command.env_clear();
+    if let Some(libraries) = std::env::var_os("LD_LIBRARY_PATH") {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
     command
 }
 

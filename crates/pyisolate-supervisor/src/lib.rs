@@ -34,5 +34,7 @@ pub use handle::{CallHandle, Cell, ExecHandle, Outbound};
 pub use pyisolate_abi as abi;
 pub use pyisolate_abi::pickle::{Message, Node, TrustedName, TrustedNames, Value};
 pub use pyisolate_jail::{Layer, Report, Status};
-pub use pyisolate_policy::{CellName, ImportError, Imports, LimitError, LimitName, Limits, NameError};
+pub use pyisolate_policy::{
+    CellName, ImportError, Imports, LimitError, LimitName, Limits, NameError,
+};
 pub use supervisor::{CellOptions, Supervisor, SupervisorOptions, Template};

@@ -164,9 +164,9 @@ impl Monitor {
     }
 
     /// The zygote reaped the process.
-    pub(crate) fn cell_exited(&self, number: u32, status: i32) {
+    pub(crate) fn cell_exited(&self, number: u32, status: i32, cpu_ms: u64) {
         let Some(cell) = lock(&self.cells).get(&number).cloned() else { return };
-        cell.process.ended(status);
+        cell.process.ended(status, cpu_ms);
         self.bury_if_over(&cell);
     }
 
@@ -234,16 +234,18 @@ impl Monitor {
 
 /// What a wait status says, where nobody on this side had a reason of its own.
 fn death_of(status: i32, cell: &CellShared) -> Death {
-    const SIGXCPU: i32 = 24;
+    const SIGKILL: i32 = 9;
+    let limit = cell.settings.get().map_or(u64::MAX, |settings| settings.limits.cpu_ms);
+    let used = cell.process.cpu_ms();
     // As wait(2) lays it out: the signal in the low seven bits, the exit status above.
     match (status & 0x7f, (status >> 8) & 0xff) {
         (0, 0) => Death::Exit(0),
         (0, status) => Death::Exit(status),
-        (SIGXCPU, _) => Death::Limit {
-            limit: LimitName::Cpu,
-            allowed: cell.settings.get().map_or(0, |settings| settings.limits.cpu_ms),
-            reached: None,
-        },
+        // Threads that went on after the operation: the kernel's own limit on CPU time, a second
+        // above the cell's.
+        (SIGKILL, _) if used >= limit => {
+            Death::Limit { limit: LimitName::Cpu, allowed: limit, reached: Some(used) }
+        }
         (signal, _) => Death::Signal(signal),
     }
 }

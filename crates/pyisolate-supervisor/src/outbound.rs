@@ -93,7 +93,11 @@ impl CellShared {
         Ok(())
     }
 
-    pub(crate) fn tell_within(&self, message: &ToGuest<'_>, patience: Duration) -> Result<(), CellError> {
+    pub(crate) fn tell_within(
+        &self,
+        message: &ToGuest<'_>,
+        patience: Duration,
+    ) -> Result<(), CellError> {
         self.send(Outgoing::new(&message.to_frame(0), None), patience)
     }
 

@@ -50,7 +50,8 @@ impl Process {
     }
 
     /// The zygote reaped it.
-    pub(crate) fn ended(&self, status: i32) {
+    pub(crate) fn ended(&self, status: i32, cpu_ms: u64) {
+        self.cpu_ms.fetch_max(cpu_ms, Ordering::Relaxed);
         lock(&self.handle).status = Some(status);
     }
 
@@ -116,6 +117,19 @@ impl Process {
     /// How many threads it has.
     pub(crate) fn threads(&self) -> Option<u64> {
         self.status_field("Threads:")?.parse().ok()
+    }
+
+    /// The kernel's resource limits of the process, `name=soft` each.
+    pub(crate) fn limits(&self) -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{}/limits", self.pid()?)).ok()?;
+        let limits = text.lines().skip(1).filter_map(|line| {
+            // Columns of fixed width: 26 for the name, 21 for the soft limit.
+            let (name, rest) = line.split_at_checked(26)?;
+            let soft = rest.split_ascii_whitespace().next()?;
+            let name = name.trim().trim_start_matches("Max ").replace(' ', "-");
+            (soft != "unlimited").then(|| format!("{name}={soft}"))
+        });
+        Some(limits.collect::<Vec<_>>().join(" "))
     }
 
     fn status_field(&self, name: &str) -> Option<String> {

@@ -180,11 +180,11 @@ impl Supervisor {
         let zygote = inner.zygote()?;
         let (ours, theirs) = Control::pair()?;
         let cell = inner.make(&zygote, Some(theirs))?;
-        let name = CellName::new(&format!("template-{}", cell.number)).unwrap_or_else(|error| {
-            unreachable!("a word and a number make a cell name: {error}")
-        });
+        let name = CellName::new(&format!("template-{}", cell.number))
+            .unwrap_or_else(|error| unreachable!("a word and a number make a cell name: {error}"));
         let limits = Limits::default();
-        let patience = Duration::from_millis(limits.wall_time_ms);
+        // The wall time limit is to end set-up that takes too long, and to be what is told.
+        let patience = Duration::from_millis(limits.wall_time_ms) + BIRTH_PATIENCE;
         configure(&cell, CellOptions { limits, ..CellOptions::new(name) }, Scope::Template)?;
         let mut source = String::new();
         for module in imports.names() {
@@ -414,9 +414,11 @@ fn configure(cell: &CellShared, options: CellOptions, scope: Scope) -> Result<()
         Scope::Cell => Value::List(options.imports.names().map(text).collect()),
         Scope::Template => Value::None,
     };
-    let trusted = options.trusted.names().iter().map(|name| {
-        Value::Tuple(vec![text(&name.module), text(&name.qualname)])
-    });
+    let trusted = options
+        .trusted
+        .names()
+        .iter()
+        .map(|name| Value::Tuple(vec![text(&name.module), text(&name.qualname)]));
     let settings = Value::Dict(vec![
         (text("imports"), imports),
         (text("trusted"), Value::List(trusted.collect())),

@@ -1,6 +1,7 @@
 //! A zygote, seen from the host: it forks cells on request and says how they ended.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
@@ -19,8 +20,8 @@ pub(crate) struct Zygote {
     /// `None` for a template, whose process is a child of another zygote.
     launcher: Mutex<Option<Launcher>>,
     children: Mutex<HashSet<u32>>,
-    /// What the zygote says of its own jail.
-    pub(crate) report: OnceLock<String>,
+    /// Whether it ever was confined and ready.
+    served: AtomicBool,
     ended: OnceLock<String>,
 }
 
@@ -57,7 +58,7 @@ impl Zygote {
             control,
             launcher: Mutex::new(launcher),
             children: Mutex::default(),
-            report: OnceLock::new(),
+            served: AtomicBool::new(false),
             ended: OnceLock::new(),
         });
         monitor.add_zygote(&zygote)?;
@@ -79,9 +80,7 @@ impl Zygote {
     pub(crate) fn hear(&self, monitor: &Monitor) -> Result<(), String> {
         while let Some(reply) = self.control.recv_reply(false).map_err(|error| error.to_string())? {
             match reply {
-                Reply::Serving(report) => {
-                    let _ = self.report.set(report);
-                }
+                Reply::Serving => self.served.store(true, Ordering::Relaxed),
                 Reply::Forked { number, pidfd } => {
                     self.check(number)?;
                     if let Some(cell) = monitor.cell(number) {
@@ -94,10 +93,10 @@ impl Zygote {
                     let error = std::io::Error::from_raw_os_error(errno);
                     monitor.cell_lost(number, Death::Unborn(format!("fork: {error}")));
                 }
-                Reply::Exited { number, status } => {
+                Reply::Exited { number, status, cpu_ms } => {
                     self.check(number)?;
                     lock(&self.children).remove(&number);
-                    monitor.cell_exited(number, status);
+                    monitor.cell_exited(number, status, cpu_ms);
                 }
                 Reply::Fatal(why) => return Err(why),
             }
@@ -126,16 +125,13 @@ impl Zygote {
             // Closes nothing of ours: the launcher ends because its zygote did.
             launcher.reap();
         }
-        let never_served = self.report.get().is_none();
+        let served = self.served.load(Ordering::Relaxed);
         let why = self.ended.get_or_init(|| why);
         lock(&self.children)
             .drain()
             .map(|number| {
-                let death = if never_served {
-                    Death::Unborn(why.clone())
-                } else {
-                    Death::Orphaned(why.clone())
-                };
+                let death =
+                    if served { Death::Orphaned(why.clone()) } else { Death::Unborn(why.clone()) };
                 (number, death)
             })
             .collect()

@@ -14,7 +14,9 @@ from pyisolate import _core
 ABI_VERSION: int = _core.ABI_VERSION
 """The version of the contract. It changes only if an operation's meaning does."""
 
-CellOp = StrEnum("CellOp", [(name.upper(), name) for name in _core.OPERATIONS])
+CellOp = StrEnum(  # type: ignore[misc]  # its members come from Rust
+    "CellOp", [(name.upper(), name) for name in _core.OPERATIONS]
+)
 CellOp.__doc__ = "The name of an operation."
 
 

@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("supervisor", &["abi", "policy", "channel", "jail"]),
     ("cli", &["supervisor"]),
     // One shared object carries the host module, the command and the guest runtime.
-    ("python", &["supervisor", "guest", "cli"]),
+    ("python", &["abi", "supervisor", "guest", "cli"]),
 ];
 
 /// The only crates of ours that may link CPython, so that a Rust host can own cells without it.

@@ -149,8 +149,9 @@ type IndexByName = HashMap<Box<[u8]>, u32>;
 
 /// The classes of which a guest may send instances.
 ///
-/// Registering a class means: its constructor, `__new__`, `__setstate__`, `__hash__` and `__eq__`
-/// may be run in the host with arguments that the guest chose. Names in the decoder's own list
+/// Registering a class means: its `__hash__` and `__eq__` may be run in the host on instances whose
+/// fields the guest chose. A host that rebuilds them as the Python face does runs nothing else of
+/// the class. Names in the decoder's own list
 /// (`datetime.datetime` and so on) keep their meaning and cannot be overridden.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedNames {

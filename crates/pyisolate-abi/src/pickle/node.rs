@@ -197,8 +197,8 @@ pub struct Object<'m> {
 
 /// The state of an instance, told apart as `object.__reduce_ex__` makes it.
 ///
-/// As CPython does, a converter passes the whole state to `__setstate__` if the class has one, and
-/// only otherwise sets attributes.
+/// CPython would pass the whole state to `__setstate__` where the class has one. A host that runs no
+/// code of the class sets the fields itself, and refuses what it cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectState {
     /// A dict for the instance's `__dict__`.

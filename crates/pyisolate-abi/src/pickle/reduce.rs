@@ -29,7 +29,7 @@ pub(super) struct ObjectParts {
     pub(super) state: Option<NodeId>,
 }
 
-/// Largest numerator or denominator, in bytes: 2048 bits.
+/// Largest numerator, denominator or bound of a range, in bytes: 2048 bits.
 ///
 /// `Fraction(n, d)` divides by the greatest common divisor, in quadratic time. At this size that is
 /// about 10 µs, and what each is charged keeps a message to some 700,000 of them.
@@ -188,9 +188,16 @@ impl Machine<'_> {
     }
 
     fn range(&mut self, start: NodeId, stop: NodeId, step: NodeId) -> Result<NodeId, DecodeError> {
-        let is_int = |id| matches!(self.arena.slot(id), Slot::Int(_) | Slot::BigInt(_));
+        // CPython computes the length of every range, which divides: many ranges may share a bound.
+        let is_int = |id| match self.arena.slot(id) {
+            Slot::Int(_) => true,
+            Slot::BigInt(span) => span.len as usize <= FRACTION_BYTES,
+            _ => false,
+        };
         if ![start, stop, step].into_iter().all(is_int) || self.int(step) == Some(0) {
-            return Err(self.malformed(Class::Range, "three ints, the last not 0"));
+            return Err(
+                self.malformed(Class::Range, "three ints of at most 2048 bits, the last not 0")
+            );
         }
         self.arena.push(Slot::Range { start, stop, step }, cost::OBJECT)
     }

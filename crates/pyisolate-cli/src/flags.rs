@@ -1,0 +1,170 @@
+//! What can be said on the command line, and the help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::limits::{self, Setting};
+
+/// Runs Python that you do not trust, behind a wall that the kernel keeps.
+#[derive(Debug, Parser)]
+#[command(name = "pyisolate", bin_name = "pyisolate", version, after_help = EXAMPLES)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(Run),
+}
+
+/// Run a script in a cell and print what it sends.
+///
+/// The script has no files, no network, no other processes and no capability of the kernel. It may
+/// import nothing but what --import names, and has the limits that --limit sets.
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_HELP, after_help = "--help says more: examples, what the script sees, exit statuses.")]
+pub(crate) struct Run {
+    /// The script, in UTF-8; `-` reads it from standard input
+    #[arg(value_name = "SCRIPT")]
+    pub(crate) script: PathBuf,
+
+    /// Where the wall stands
+    #[arg(long, value_enum, default_value_t = Backend::Process, hide_possible_values = true)]
+    #[arg(long_help = "Where the wall stands: `process` is a boundary of the kernel's. \
+                       `subinterpreter` and `microvm` are not in this release")]
+    pub(crate) backend: Backend,
+
+    /// A module that the script may import, with what is below it; several with commas
+    #[arg(long = "import", value_name = "MODULE", value_delimiter = ',')]
+    pub(crate) imports: Vec<String>,
+
+    /// A file whose bytes the script is sent; `-` is standard input
+    #[arg(long = "input", value_name = "FILE")]
+    #[arg(
+        long_help = "A file whose bytes the script is sent; `-` is standard input. Each recv() \
+                       of the script takes the next, in the order given: a dict \
+                       {\"name\": \"penguins.csv\", \"data\": b\"...\"}"
+    )]
+    pub(crate) inputs: Vec<PathBuf>,
+
+    /// What the script may use, for instance mem_bytes=256MiB
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limits::setting)]
+    #[arg(long_help = "What the script may use. Values take units: ms, s, m, h; KiB, MiB, GiB, \
+                       kB, MB, GB. Each is on by default:\n\
+                       \n  wall_time_ms=60s           from its start to its end\
+                       \n  cpu_ms=60s                 CPU time of all its threads\
+                       \n  mem_bytes=512MiB           private writable memory\
+                       \n  output_bytes_max=16MiB     printed and logged in all\
+                       \n  message_bytes_max=128MiB   one message, either way\
+                       \n  unread_bytes_max=256MiB    sent and not printed yet\
+                       \n  open_files_max=64          open descriptors\
+                       \n  child_work_max=16          threads")]
+    pub(crate) limits: Vec<Setting>,
+
+    /// How long the script may run; short for --limit wall_time_ms=
+    #[arg(long, value_name = "SECONDS", value_parser = limits::timeout)]
+    pub(crate) timeout: Option<u64>,
+
+    /// Print every event as a line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The walls that the contract names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    Subinterpreter,
+    Process,
+    Microvm,
+}
+
+impl Backend {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Subinterpreter => "subinterpreter",
+            Self::Process => "process",
+            Self::Microvm => "microvm",
+        }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pyisolate run report.py --import csv,statistics --input penguins.csv
+  echo 'post(6 * 7)' | pyisolate run -
+
+`pyisolate run --help` says what the script sees and what the exit status tells.";
+
+const RUN_HELP: &str = r#"Examples:
+  pyisolate run report.py --import csv,statistics --input penguins.csv
+  pyisolate run job.py --timeout 5 --limit mem_bytes=256MiB
+  pyisolate run job.py --json | jq 'select(.type == "post").value'
+  echo 'post(6 * 7)' | pyisolate run -
+
+What the script sees, without importing anything:
+  recv(timeout=None)                         the next --input
+  post(value)                                sends a result
+  log(level, message, **fields)              sends a log event
+  metric(name, value, tags=None)             sends a number
+  request(capability, action, payload=None)  asks for a privilege; none is granted in this release
+  The script ends with its last line, or by raising SystemExit. Threads that it left end with it.
+
+What is printed, in the order in which the script sent it:
+  stdout   what the script printed, and each posted value as Python writes it
+  stderr   what it printed to stderr, its logs and metrics, its traceback, and how it ended
+  On a terminal, control characters that the script sent are shown, not obeyed.
+
+With --json, all of it goes to stdout as one object a line:
+  {"type": "post", "value": ...}
+  {"type": "log", "level": "info", "message": "...", "fields": {"stream": "stdout"}}
+  {"type": "metric", "name": "rows", "value": 344, "tags": null}
+  {"type": "error", "status": "guest", "message": "...", "exception": "...", "traceback": "..."}
+  {"type": "done", "status": "success", "exit_status": 0, "denials": [...], "stats": {...}}
+  The last line is always "done". Tuples become arrays. What JSON lacks becomes an object with one
+  key: {"$bytes": "<base64>"}, {"$set": [...]}, {"$float": "nan"}, {"$datetime": "..."},
+  {"$decimal": "1.50"}, {"$dict": [[key, value], ...]} for keys that are not text, and so on.
+
+Exit status:
+  0    the script ran to its end
+  1    the script raised an exception
+  2    the command line makes no sense, or a file cannot be read
+  3    the script asked for an import or a privilege that it was not granted
+  4    the script used up a limit
+  5    the cell ended before the script did, or broke the contract
+  6    this machine cannot make the cell that was asked for
+  130  Ctrl-C, which ends the cell too
+  141  nobody reads stdout any more, which ends the cell too
+
+Environment:
+  PYISOLATE_PYTHON   For the stand-alone command: the interpreter that cells run on, with pyisolate
+                     installed. Without it .venv here, then python3 and python on PATH"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use pyisolate_supervisor::Limits;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults() {
+        let help = Flags::command()
+            .find_subcommand_mut("run")
+            .map(|run| run.render_long_help().to_string())
+            .unwrap_or_default();
+        let said: Vec<Setting> = help
+            .lines()
+            .filter_map(|line| limits::setting(line.split_whitespace().next()?).ok())
+            .collect();
+        assert_eq!(said.len(), 8, "{help}");
+        for setting in said {
+            assert_eq!(limits::apply(&[setting]), Limits::default(), "{}", setting.name);
+        }
+    }
+}
