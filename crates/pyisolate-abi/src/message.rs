@@ -14,6 +14,9 @@ pub const NAME_BYTES_MAX: usize = 1024;
 /// bytes. Half of a frame, so that two such texts and their table fit one.
 pub const TEXT_BYTES_MAX: usize = 30 * 1024;
 
+/// The exit status of a cell whose runtime had no memory left to say so.
+pub const EXIT_OUT_OF_MEMORY: i32 = 75;
+
 /// A pickled object: the pickle and its out-of-band buffers, all of which may be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload<'a> {

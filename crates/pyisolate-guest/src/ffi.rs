@@ -276,6 +276,12 @@ pub(crate) fn print_error() {
     unsafe { py::PyErr_Print() };
 }
 
+/// Whether the pending exception is a `MemoryError`.
+pub(crate) fn is_memory_error() -> bool {
+    // SAFETY: acts on this thread's error indicator; the type is a static of the interpreter.
+    unsafe { py::PyErr_ExceptionMatches(py::PyExc_MemoryError) != 0 }
+}
+
 pub(crate) fn clear_error() {
     // SAFETY: acts on this thread's error indicator.
     unsafe { py::PyErr_Clear() };

@@ -78,6 +78,8 @@ pub(crate) enum OwnedAnswer {
 struct Inbox {
     commands: VecDeque<Command>,
     posts: VecDeque<Parcel>,
+    /// About what `posts` takes of the cell's memory.
+    post_bytes: u64,
     answers: HashMap<u32, OwnedAnswer>,
     rooms: HashMap<u32, Result<OwnedFd, String>>,
     stopped: bool,
@@ -91,6 +93,16 @@ pub(crate) struct Link {
     arrived: Condvar,
     next_id: AtomicU32,
     message_bytes_max: AtomicU64,
+    post_bytes_max: AtomicU64,
+}
+
+/// Whether a thread that waits goes on reading when posts that nobody takes fill the inbox.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// No: the host's next `post` finds the channel full.
+    Bounded,
+    /// Yes: this thread waits for an answer, and the host sends few of those.
+    Always,
 }
 
 /// The reading half: records, and the descriptors that some of them name.
@@ -114,11 +126,14 @@ impl Link {
             arrived: Condvar::new(),
             next_id: AtomicU32::new(1),
             message_bytes_max: AtomicU64::new(FRAME_BYTES_MAX as u64),
+            post_bytes_max: AtomicU64::new(FRAME_BYTES_MAX as u64),
         }
     }
 
-    pub(crate) fn set_message_bytes_max(&self, limit: u64) {
-        self.message_bytes_max.store(limit, Ordering::Relaxed);
+    /// Takes the cell's limits. Posts that wait to be taken may fill a quarter of its memory.
+    pub(crate) fn set_limits(&self, message_bytes: u64, mem_bytes: u64) {
+        self.message_bytes_max.store(message_bytes, Ordering::Relaxed);
+        self.post_bytes_max.store(mem_bytes / 4, Ordering::Relaxed);
     }
 
     fn fresh_id(&self) -> u32 {
@@ -129,7 +144,7 @@ impl Link {
 
     /// The next operation, or `None` once the host said stop.
     pub(crate) fn next_command(&self) -> Result<Option<Command>, LinkError> {
-        let next = self.wait(None, |inbox| match inbox.commands.pop_front() {
+        let next = self.wait(None, Reading::Bounded, |inbox| match inbox.commands.pop_front() {
             Some(command) => Some(Some(command)),
             None => inbox.stopped.then_some(None),
         })?;
@@ -138,8 +153,11 @@ impl Link {
 
     /// The next posted message, or `None` past the deadline.
     pub(crate) fn next_post(&self, deadline: Option<Instant>) -> Result<Option<Parcel>, LinkError> {
-        self.wait(deadline, |inbox| match inbox.posts.pop_front() {
-            Some(post) => Some(Ok(post)),
+        self.wait(deadline, Reading::Bounded, |inbox| match inbox.posts.pop_front() {
+            Some(post) => {
+                inbox.post_bytes -= post.cost_bytes();
+                Some(Ok(post))
+            }
             None => inbox.stopped.then_some(Err(LinkError::Stopped)),
         })?
         .transpose()
@@ -149,6 +167,7 @@ impl Link {
     fn wait<T>(
         &self,
         deadline: Option<Instant>,
+        reading: Reading,
         mut take: impl FnMut(&mut Inbox) -> Option<T>,
     ) -> Result<Option<T>, LinkError> {
         let mut record = Vec::new();
@@ -158,7 +177,12 @@ impl Link {
                 return Ok(Some(item));
             }
             let passed = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            let Ok(mut reader) = self.reader.try_lock() else {
+            let full = inbox.post_bytes >= self.post_bytes_max.load(Ordering::Relaxed);
+            let reader = match reading {
+                Reading::Bounded if full => None,
+                _ => self.reader.try_lock().ok(),
+            };
+            let Some(mut reader) = reader else {
                 if passed {
                     return Ok(None);
                 }
@@ -194,7 +218,7 @@ impl Link {
         let message = ToGuest::from_frame(&frame)?;
         let mut store = match frame.store {
             0 => None,
-            number => Some(reader.descriptors.recv(number)?),
+            number => Some(reader.descriptor(number)?),
         };
         let mut parcel = |payload: &Payload<'_>| Parcel {
             store: store.take().map(|fd| {
@@ -221,6 +245,7 @@ impl Link {
             }
             ToGuest::Post(message) => {
                 let message = parcel(&message);
+                inbox.post_bytes += message.cost_bytes();
                 inbox.posts.push_back(message);
             }
             ToGuest::Answer { id, answer } => {
@@ -325,7 +350,7 @@ impl Link {
     fn room(&self, bytes: u64) -> Result<(u32, OwnedFd), LinkError> {
         let id = self.fresh_id();
         self.send(&ToHost::Want { id, bytes })?;
-        let room = self.wait(None, |inbox| match inbox.rooms.remove(&id) {
+        let room = self.wait(None, Reading::Always, |inbox| match inbox.rooms.remove(&id) {
             Some(room) => Some(Ok(room)),
             None => inbox.stopped.then_some(Err(LinkError::Stopped)),
         })?;
@@ -351,7 +376,7 @@ impl Link {
             action,
             payload,
         })?;
-        self.wait(None, |inbox| match inbox.answers.remove(&id) {
+        self.wait(None, Reading::Always, |inbox| match inbox.answers.remove(&id) {
             Some(answer) => Some(Ok(answer)),
             None => inbox.stopped.then_some(Err(LinkError::Stopped)),
         })?
@@ -369,7 +394,29 @@ fn is_urgent(message: &ToHost<'_>) -> bool {
     }
 }
 
+impl Incoming {
+    /// The descriptor that a record names. Those before it belong to records that the host withdrew
+    /// because the ring was full.
+    fn descriptor(&mut self, number: u32) -> Result<OwnedFd, ChannelError> {
+        loop {
+            match self.descriptors.recv(number) {
+                Err(ChannelError::WrongDescriptor { found: Some(_), descriptors: 1, .. }) => {}
+                other => return other,
+            }
+        }
+    }
+}
+
 impl Parcel {
+    /// About what it takes of the cell's memory, in bytes.
+    fn cost_bytes(&self) -> u64 {
+        let inline = self.parts.iter().map(|part| match part {
+            OwnedPart::Inline(bytes) => bytes.len() as u64,
+            OwnedPart::Stored { .. } => 0,
+        });
+        256 + inline.sum::<u64>()
+    }
+
     /// The bytes of the first part, read out of the store if they lie there.
     pub(crate) fn first_bytes(&self) -> std::io::Result<Vec<u8>> {
         match (self.parts.first(), &self.store) {

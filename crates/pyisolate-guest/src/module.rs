@@ -170,12 +170,12 @@ fn request(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
 /// `limit(limited, message_bytes, mem_bytes, open_files, threads, cpu_seconds)`
 fn limit(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [limited, message_bytes, mem_bytes, open_files, threads, cpu_seconds] = expect(arguments)?;
-    let message_bytes = u64_of(message_bytes)?;
-    state.link()?.set_message_bytes_max(message_bytes);
+    let (message_bytes, mem_bytes) = (u64_of(message_bytes)?, u64_of(mem_bytes)?);
+    state.link()?.set_limits(message_bytes, mem_bytes);
     if u64_of(limited)? == 1 {
         zygote::limit(
             message_bytes,
-            u64_of(mem_bytes)?,
+            mem_bytes,
             u64_of(open_files)?,
             u64_of(threads)?,
             u64_of(cpu_seconds)?,
@@ -395,7 +395,9 @@ unsafe extern "C" fn module_exec(module: *mut py::PyObject) -> c_int {
         )?;
         let native = Object::borrowed(module)?;
         runtime.set_attribute(c"native", &native)?;
-        runtime.set_attribute(c"post", &native.attribute(c"post")?)?;
+        let post = native.attribute(c"post")?;
+        post.set_attribute(c"__module__", &Object::text("builtins")?)?;
+        runtime.set_attribute(c"post", &post)?;
         *state.dumps.borrow_mut() = Some(runtime.attribute(c"dumps")?);
         *state.runtime.borrow_mut() = Some(runtime);
         Ok::<(), Raised>(())

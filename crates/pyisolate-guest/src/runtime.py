@@ -7,7 +7,9 @@ clear.
 """
 
 import _pickle
+import _thread
 import builtins
+import codecs
 import gc
 import io
 import linecache
@@ -160,9 +162,11 @@ _NO_DUPLICATE = {"trackfd": False}
 def _text(value, limit):
     """`str(value)` as UTF-8 of at most `limit` bytes, whatever the guest's object does."""
     try:
-        text = value if type(value) is str else str(value)
-    except BaseException as error:
-        text = f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
+        text = str.__str__(value if isinstance(value, str) else str(value))
+    except MemoryError:
+        raise
+    except BaseException:
+        text = "<its str() raised>"
     data = text[: limit + 1].encode("utf-8", "backslashreplace")
     if len(data) > limit:
         data = data[: limit - 16].decode("utf-8", "ignore").encode() + b" ... [cut]"
@@ -215,6 +219,25 @@ def _name(what, value):
     return value
 
 
+class _Bytes(io.RawIOBase):
+    """What `sys.stdout.buffer` is: bytes that are read as UTF-8."""
+
+    def __init__(self, output):
+        self._output = output
+        self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        data = bytes(data)
+        self._output.write(self._decode(data))
+        return len(data)
+
+    def flush(self):
+        self._output.flush()
+
+
 class _Output(io.TextIOBase):
     """stdout or stderr: each line is a log event."""
 
@@ -225,6 +248,8 @@ class _Output(io.TextIOBase):
         self._level = level
         self._fields, _ = dumps({"stream": stream})
         self._held = ""
+        self._lock = _thread.RLock()
+        self.buffer = _Bytes(self)
 
     def writable(self):
         return True
@@ -232,18 +257,20 @@ class _Output(io.TextIOBase):
     def write(self, text):
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        whole, line_end, rest = (self._held + text).rpartition("\n")
-        self._held = rest
-        if line_end:
-            self._send(whole)
-        if len(self._held) > TEXT_BYTES_MAX:
-            self.flush()
+        with self._lock:
+            whole, line_end, rest = (self._held + text).rpartition("\n")
+            self._held = rest
+            if line_end:
+                self._send(whole)
+            if len(self._held) > TEXT_BYTES_MAX:
+                self.flush()
         return len(text)
 
     def flush(self):
-        held, self._held = self._held, ""
-        if held:
-            self._send(held)
+        with self._lock:
+            held, self._held = self._held, ""
+            if held:
+                self._send(held)
 
     def _send(self, text):
         # A character is at most four bytes, or ten where it has to be escaped.
@@ -277,6 +304,10 @@ def _import_allowed(name):
 
 
 def _guest_import(name, globals=None, locals=None, fromlist=(), level=0):
+    if type(fromlist) is list and globals is locals is not None:
+        # C code imports like this, with the globals of whoever called it: `strptime` its parser, the
+        # pickler a class. What an allowed module imports is its own business.
+        return builtins.__import__(name, globals, locals, fromlist, level)
     if level:
         raise ImportDenied("guest code is no package: relative imports have nothing to refer to")
     if not _import_allowed(name):
@@ -338,6 +369,10 @@ def _resolve(target):
 
 # --- the loop ---------------------------------------------------------------------------------
 
+# How many source texts are kept for tracebacks, and how long each may be, in characters.
+SOURCES_KEPT = 32
+SOURCE_KEPT_CHARS = 256 * 1024
+
 _sources = 0
 main = None
 
@@ -346,28 +381,41 @@ def _run_source(source):
     global _sources
     _sources += 1
     file = f"<cell {_sources}>"
-    linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+    if len(source) <= SOURCE_KEPT_CHARS:
+        linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+        linecache.cache.pop(f"<cell {_sources - SOURCES_KEPT}>", None)
     exec(compile(source, file, "exec", dont_inherit=True), main.__dict__)
 
 
-def _failure(error):
-    """The exception's type, message and traceback, each within its cap."""
-    kind = type(error)
-    module = kind.__module__
-    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == _THIS_FILE:
-        trace = trace.tb_next
+def _type_name(kind):
+    """The name of an exception's type, with its module unless that is `builtins`."""
     try:
-        lines = traceback.format_exception(kind, error, trace)
+        module, name = (_text(text, NAME_BYTES_MAX // 2) for text in (kind.__module__, kind.__qualname__))
+    except MemoryError:
+        raise
+    except BaseException:
+        return "Exception"
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def _failure(error):
+    """The exception's type, message and traceback, each within its cap, whatever it is made of."""
+    try:
+        # The slot itself: the guest's class may have hidden it.
+        trace = BaseException.__traceback__.__get__(error)
+        while trace is not None and trace.tb_frame.f_code.co_filename == _THIS_FILE:
+            trace = trace.tb_next
+        lines = traceback.format_exception(type(error), error, trace)
         text = "".join(line for line in lines if _THIS_FILE not in line)
-    except BaseException as worse:
-        text = f"{name}: no traceback, formatting it raised {type(worse).__name__}\n"
+    except MemoryError:
+        raise
+    except BaseException:
+        text = "<no traceback: formatting it raised>\n"
     if len(text) > TEXT_BYTES_MAX // 2:
         head, tail = text[: TEXT_BYTES_MAX // 8], text[-TEXT_BYTES_MAX // 8 :]
         text = f"{head}\n  [... {len(text)} characters in all ...]\n{tail}"
     return (
-        _text(name, NAME_BYTES_MAX),
+        _type_name(type(error)),
         _text(error, TEXT_BYTES_MAX // 2),
         _text(text, TEXT_BYTES_MAX),
     )
@@ -399,6 +447,9 @@ def _do(command):
             result = _resolve(target)(*args, **kwargs)
             _flush()
             native.send_result(number, result)
+    except MemoryError:
+        # There may be none left to say more with.
+        native.send_failed(number, "MemoryError", "", "")
     except BaseException as error:
         _flush()
         native.send_failed(number, *_failure(error))
@@ -485,3 +536,5 @@ def after_fork():
         numpy_random.seed()
     if (uuid := modules.get("uuid")) is not None:
         uuid._node = uuid._last_timestamp = None
+    if (tempfile := modules.get("tempfile")) is not None:
+        tempfile._name_sequence = None

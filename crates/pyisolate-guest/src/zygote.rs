@@ -9,13 +9,14 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use pyisolate_abi::message::{TEXT_BYTES_MAX, ToHost};
+use pyisolate_abi::message::{EXIT_OUT_OF_MEMORY, TEXT_BYTES_MAX, ToHost};
 use pyisolate_channel::GuestEnd;
 use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
 use pyisolate_jail::{CellJail, Cloned, RlimitError, Rlimits, Role, await_map, clone_cell};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Resource;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use thiserror::Error;
 
@@ -327,8 +328,8 @@ fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
         state.runtime(c"serve")?.call([])
     })();
     if lived.is_err() {
-        // What the guest runtime itself raised: the channel broke, or memory is gone.
-        exit(74);
+        // What the guest runtime itself raised.
+        exit(if ffi::is_memory_error() { EXIT_OUT_OF_MEMORY } else { 74 });
     }
     let control = Control::from(control?);
     state.set_link(None);
@@ -338,7 +339,12 @@ fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
     }
 }
 
-/// Applies the cell's own limits, before guest code runs. The guest can only lower them.
+/// How much more address space than memory a cell may have, in bytes: what allocators and numerical
+/// libraries reserve without touching it. Page tables for all of it take a five-hundredth of that.
+const RESERVABLE_BYTES: u64 = 32 << 30;
+
+/// Applies the cell's own limits, before guest code runs. The guest can only lower them. Where the
+/// host's own limit is lower, that one holds.
 pub(crate) fn limit(
     message_bytes: u64,
     mem_bytes: u64,
@@ -346,13 +352,17 @@ pub(crate) fn limit(
     threads: u64,
     cpu_seconds: u64,
 ) -> Result<(), RlimitError> {
+    let at_most = |resource, wanted: u64| {
+        Some(rustix::process::getrlimit(resource).maximum.map_or(wanted, |hard| wanted.min(hard)))
+    };
     let limits = Rlimits {
-        open_files: Some(open_files),
-        threads: Some(threads),
-        data_bytes: Some(mem_bytes),
-        cpu_seconds: Some(cpu_seconds),
+        open_files: at_most(Resource::Nofile, open_files),
+        threads: at_most(Resource::Nproc, threads),
+        data_bytes: at_most(Resource::Data, mem_bytes),
+        address_space_bytes: at_most(Resource::As, mem_bytes.saturating_add(RESERVABLE_BYTES)),
+        cpu_seconds: at_most(Resource::Cpu, cpu_seconds),
         // Parts of a message are aligned in their buffer, which may take it past the limit.
-        file_bytes: Some(message_bytes + 64 * 1024),
+        file_bytes: at_most(Resource::Fsize, message_bytes + 64 * 1024),
         ..Rlimits::default()
     };
     limits.apply()

@@ -23,6 +23,10 @@ pub struct Rlimits {
     /// read-only mappings; the main stack; shared mappings, which a cell can make only of
     /// descriptors that it was given.
     pub data_bytes: Option<u64>,
+    /// `RLIMIT_AS` in bytes: all address space. It bounds what `data_bytes` does not see, above all
+    /// the page tables of what is mapped and only read; far above what is used, since allocators
+    /// and libraries reserve much more than they touch.
+    pub address_space_bytes: Option<u64>,
     /// `RLIMIT_STACK` in bytes, of the main thread.
     pub stack_bytes: Option<u64>,
     /// `RLIMIT_CPU` in seconds, over all threads. A backstop in whole seconds, ending in `SIGKILL`;
@@ -47,7 +51,9 @@ impl Rlimits {
             open_files: None,
             threads: None,
             data_bytes: None,
-            stack_bytes: None,
+            address_space_bytes: None,
+            // What glibc and CPython assume for the main thread.
+            stack_bytes: Some(8 << 20),
             cpu_seconds: None,
             file_bytes: Some(0),
             message_queue_bytes: Some(0),
@@ -85,12 +91,13 @@ impl Rlimits {
         set.collect::<Vec<_>>().join(" ")
     }
 
-    fn named(&self) -> [(&'static str, Resource, Option<u64>); 9] {
+    fn named(&self) -> [(&'static str, Resource, Option<u64>); 10] {
         [
             ("core", Resource::Core, self.core_bytes),
             ("nofile", Resource::Nofile, self.open_files),
             ("nproc", Resource::Nproc, self.threads),
             ("data", Resource::Data, self.data_bytes),
+            ("as", Resource::As, self.address_space_bytes),
             ("stack", Resource::Stack, self.stack_bytes),
             ("cpu", Resource::Cpu, self.cpu_seconds),
             ("fsize", Resource::Fsize, self.file_bytes),

@@ -72,7 +72,6 @@ pub(crate) const CELL: &[Row] = &[
     row("fdatasync", libc::SYS_fdatasync, When::Always, "read and write descriptors it holds"),
     row("ftruncate", libc::SYS_ftruncate, When::Always, "read and write descriptors it holds"),
     row("fadvise64", libc::SYS_fadvise64, When::Always, "read and write descriptors it holds"),
-    row("flock", libc::SYS_flock, When::Always, "read and write descriptors it holds"),
     row("openat", libc::SYS_openat, When::Always, "open files; Landlock and the read-only root say which"),
     row("newfstatat", libc::SYS_newfstatat, When::Always, "look at files"),
     row("fstat", libc::SYS_fstat, When::Always, "look at files"),
@@ -191,8 +190,8 @@ pub(crate) const CELL: &[Row] = &[
     row("pause", libc::SYS_pause, When::Always, "older names of calls above, which libc still uses on x86-64"),
     #[cfg(target_arch = "x86_64")]
     row("getrlimit", libc::SYS_getrlimit, When::Always, "older names of calls above, which libc still uses on x86-64"),
-    row("mmap", libc::SYS_mmap, When::Any(MMAP), "have memory, except shared memory without a file, which RLIMIT_DATA does not count"),
-    row("fcntl", libc::SYS_fcntl, When::Any(FCNTL), "duplicate, mark and lock descriptors; not redirect their signals or size their pipes"),
+    row("mmap", libc::SYS_mmap, When::Any(MMAP), "have memory, except what RLIMIT_DATA does not count: shared memory without a file, and stacks that grow"),
+    row("fcntl", libc::SYS_fcntl, When::Any(FCNTL), "duplicate and mark descriptors; not redirect their signals, size their pipes, or lock files, which the host's processes share"),
     row("ioctl", libc::SYS_ioctl, When::Any(IOCTL), "ask whether a descriptor is a terminal or has bytes waiting; never put input into one"),
     row("prctl", libc::SYS_prctl, When::Any(PRCTL), "name threads and memory, read its own jail; change nothing else about the process"),
     row("prlimit64", libc::SYS_prlimit64, When::Any(OWN_PROCESS), "read its limits, and lower them"),
@@ -238,8 +237,12 @@ const fn arg(value: libc::c_int) -> u64 {
 }
 
 const MMAP: &[&[Check]] = &[
-    &[Check::Masked(3, arg(libc::MAP_ANONYMOUS), 0)],
-    &[Check::Masked(3, arg(libc::MAP_TYPE), arg(libc::MAP_PRIVATE))],
+    &[Check::Masked(3, arg(libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN), 0)],
+    &[Check::Masked(
+        3,
+        arg(libc::MAP_TYPE | libc::MAP_GROWSDOWN),
+        arg(libc::MAP_PRIVATE),
+    )],
 ];
 
 const FCNTL: &[&[Check]] = &[&[Check::Int(
@@ -251,12 +254,6 @@ const FCNTL: &[&[Check]] = &[&[Check::Int(
         arg(libc::F_SETFD),
         arg(libc::F_GETFL),
         arg(libc::F_SETFL),
-        arg(libc::F_GETLK),
-        arg(libc::F_SETLK),
-        arg(libc::F_SETLKW),
-        arg(libc::F_OFD_GETLK),
-        arg(libc::F_OFD_SETLK),
-        arg(libc::F_OFD_SETLKW),
         arg(libc::F_GET_SEALS),
         arg(libc::F_GETPIPE_SZ),
     ],

@@ -137,8 +137,7 @@ impl Cell {
     #[pyo3(signature = (timeout=None))]
     fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?.unwrap_or(CLOSE_PATIENCE);
-        py.detach(|| self.inner.close(timeout));
-        let failures = self.inner.untold_failures();
+        let failures = py.detach(|| self.inner.close(timeout));
         if failures.is_empty() {
             return Ok(());
         }

@@ -30,6 +30,9 @@ const LOOK_AROUND: Duration = Duration::from_millis(100);
 /// What one queued item takes beside its values, in bytes: the entry, and a decoded message's
 /// tables.
 const QUEUED_BYTES: u64 = 512;
+/// How long a queue stays full without anything being taken before a thread that waits for a result
+/// is told that it waits for nothing.
+const CLOGGED_AFTER: Duration = Duration::from_secs(1);
 /// Default wait for room in the channel: a guest that takes nothing for this long is stuck.
 pub(crate) const POST_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,8 @@ pub(crate) struct State {
     pub(crate) ready: Option<Report>,
     pub(crate) queue: VecDeque<(Queued, u64)>,
     pub(crate) unread_bytes: u64,
+    /// Since when the queue is full without anything being taken from it.
+    pub(crate) full_since: Option<Instant>,
     pub(crate) operations: HashMap<u32, Arc<Operation>>,
     /// When the operation that runs now began.
     pub(crate) running_since: Option<Instant>,
@@ -135,7 +140,7 @@ impl CellShared {
             state: Mutex::default(),
             changed: Condvar::new(),
             settings: OnceLock::new(),
-            process: Process::default(),
+            process: Process::new(),
             monitor,
             next_id: AtomicU32::new(1),
             next_store: AtomicU32::new(1),
@@ -169,6 +174,7 @@ impl CellShared {
                 return Ok(None);
             }
             let full = state.unread_bytes >= self.unread_bytes_max();
+            state.full_since = if full { state.full_since.or(Some(now)) } else { None };
             let reader = if full { None } else { self.reader.try_lock().ok() };
             let Some(mut reader) = reader else {
                 // The reading thread wakes us under this lock when something came or it leaves.
@@ -200,10 +206,31 @@ impl CellShared {
         }
     }
 
+    /// Waits for something that comes behind messages which may fill the queue: `None` past the
+    /// deadline, or once the queue has been full for a while.
+    fn wait_unless_clogged<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut take: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<Option<T>, Death> {
+        loop {
+            let slice = Instant::now() + CLOGGED_AFTER;
+            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+            let taken = self.wait(Some(until), &mut take)?;
+            let clogged =
+                lock(&self.state).full_since.is_some_and(|since| since.elapsed() > CLOGGED_AFTER);
+            if taken.is_some() || clogged || deadline.is_some_and(|it| it <= Instant::now()) {
+                return Ok(taken);
+            }
+        }
+    }
+
     /// Takes what is in the ring, up to a batch, as long as the host's queue has room.
     fn drain(&self, reader: &mut HostReader, record: &mut Vec<u8>) -> Result<(), Breach> {
         for _ in 0..BATCH_FRAMES {
-            if lock(&self.state).unread_bytes >= self.unread_bytes_max() {
+            if lock(&self.state).unread_bytes >= self.unread_bytes_max()
+                || self.is_condemned_for_violation()
+            {
                 break;
             }
             if !reader.try_recv(record)? {
@@ -258,10 +285,17 @@ impl CellShared {
         let mut reader = lock(&self.reader);
         let mut record = Vec::new();
         while let Ok(true) = reader.try_recv(&mut record) {
-            if self.cross(&record).is_err() {
-                break;
+            if self.is_condemned_for_violation() {
+                break; // nothing behind it is worth a look
+            }
+            if let Err(breach) = self.cross(&record) {
+                self.condemn(Death::Violation(breach.to_string()));
             }
         }
+    }
+
+    fn is_condemned_for_violation(&self) -> bool {
+        matches!(lock(&self.state).doom, Some(Death::Violation(_)))
     }
 
     fn unread_bytes_max(&self) -> u64 {
@@ -333,7 +367,7 @@ impl CellShared {
         what: &'static str,
     ) -> Result<Option<Box<Delivery>>, CellError> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let took = self.wait(deadline, |_| {
+        let took = self.wait_unless_clogged(deadline, |_| {
             let mut outcome = lock(&operation.outcome);
             match &mut *outcome {
                 Outcome::Pending => None,
@@ -349,6 +383,10 @@ impl CellShared {
         match took {
             Ok(Some(result)) => Ok(result?),
             Ok(None) => {
+                let state = lock(&self.state);
+                if state.full_since.is_some_and(|since| since.elapsed() > CLOGGED_AFTER) {
+                    return Err(CellError::Clogged { unread_bytes: state.unread_bytes });
+                }
                 let after = timeout.unwrap_or_default();
                 Err(CellError::TimedOut { operation: what, after })
             }
@@ -386,6 +424,7 @@ impl CellShared {
         while let Some((item, bytes)) = state.queue.pop_front() {
             *was_full |= state.unread_bytes >= self.unread_bytes_max();
             state.unread_bytes = state.unread_bytes.saturating_sub(bytes);
+            state.full_since = None;
             match item {
                 Queued::Event(event) => return Some(Ok(event)),
                 Queued::Refused(failure) => return Some(Err(failure)),
@@ -451,8 +490,8 @@ impl CellShared {
         }
         // The last chance to know.
         self.process.cpu_ms();
+        lock(&self.state).doom.get_or_insert(Death::Closed);
         if self.tell_within(&ToGuest::Stop, timeout).is_ok() {
-            lock(&self.state).doom.get_or_insert(Death::Closed);
             let ended = self.wait(Instant::now().checked_add(timeout), |_| None::<()>);
             if ended.is_err() {
                 return;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pyisolate_abi::frame::Frame;
+use pyisolate_abi::pickle::{DictKind, Node};
 use pyisolate_abi::message::{Answer, Payload, TEXT_BYTES_MAX, ToGuest, ToHost};
 use pyisolate_channel::{Mapping, SharedBuffer};
 use pyisolate_jail::Report;
@@ -58,6 +59,7 @@ impl CellShared {
             }
             ToHost::Log { level, message, fields } => {
                 let fields = self.open(&fields, store.as_ref())?;
+                check_fields(&fields)?;
                 self.count_output(message.len() as u64);
                 let (level, message) = (level.to_owned(), message.to_owned());
                 self.queue(fields, bytes, |fields| Event::Log { level, message, fields });
@@ -65,6 +67,7 @@ impl CellShared {
             }
             ToHost::Metric { name, sample } => {
                 let sample = self.open(&sample, store.as_ref())?;
+                check_sample(&sample)?;
                 let name = name.to_owned();
                 self.queue(sample, bytes, |sample| Event::Metric { name, sample });
                 Ok(())
@@ -231,6 +234,39 @@ impl CellShared {
     }
 }
 
+/// `log` sends a dict with text for keys.
+fn check_fields(fields: &Decoded) -> Result<(), Breach> {
+    let Decoded::Delivery(fields) = fields else { return Ok(()) };
+    match fields.message.node(fields.message.root()) {
+        Node::Dict { kind: DictKind::Plain, entries }
+            if entries
+                .iter()
+                .all(|[key, _]| matches!(fields.message.node(*key), Node::Text(_))) =>
+        {
+            Ok(())
+        }
+        _ => Err(Breach::Event("log with fields that are no dict of names")),
+    }
+}
+
+/// `metric` sends a pair of a number and a dict or nothing.
+fn check_sample(sample: &Decoded) -> Result<(), Breach> {
+    let Decoded::Delivery(sample) = sample else { return Ok(()) };
+    let message = &sample.message;
+    let Node::Tuple([value, tags]) = message.node(message.root()) else {
+        return Err(Breach::Event("metric that is no pair of value and tags"));
+    };
+    let is_number =
+        matches!(message.node(*value), Node::Int(_) | Node::BigInt(_) | Node::Float(_));
+    if !is_number {
+        return Err(Breach::Event("metric whose value is no number"));
+    }
+    match message.node(*tags) {
+        Node::None | Node::Dict { kind: DictKind::Plain, .. } => Ok(()),
+        _ => Err(Breach::Event("metric whose tags are no dict")),
+    }
+}
+
 fn settle(operation: &Operation, result: Result<Option<Box<Delivery>>, GuestFailure>) {
     *lock(&operation.outcome) = Outcome::Finished(result);
 }
@@ -252,13 +288,20 @@ fn limit_behind(failure: &GuestFailure) -> Option<LimitName> {
 }
 
 impl State {
-    /// The failures of `exec`s that nobody was told of.
-    pub(crate) fn untold(&self) -> Vec<GuestFailure> {
+    /// The failures of `exec`s that nobody was told of; from now on somebody was.
+    pub(crate) fn tell_untold(&mut self) -> Vec<GuestFailure> {
         let failure = |item: &Queued| match item {
-            Queued::Failed(operation) => match &*lock(&operation.outcome) {
-                Outcome::Finished(Err(failure)) => Some(failure.clone()),
-                _ => None,
-            },
+            Queued::Failed(operation) => {
+                let mut outcome = lock(&operation.outcome);
+                match &*outcome {
+                    Outcome::Finished(Err(failure)) => {
+                        let failure = failure.clone();
+                        *outcome = Outcome::Told;
+                        Some(failure)
+                    }
+                    _ => None,
+                }
+            }
             Queued::Event(_) | Queued::Refused(_) => None,
         };
         self.queue.iter().filter_map(|(item, _)| failure(item)).collect()

@@ -119,6 +119,18 @@ pub enum CellError {
         /// How long the host waited.
         after: Duration,
     },
+    /// The result waits behind messages that nobody takes.
+    #[error(
+        "the result waits behind {unread_bytes} bytes of messages that nobody takes: recv() them, \
+         or raise unread_bytes_max in spawn()"
+    )]
+    Clogged {
+        /// What was sent and not received, in bytes.
+        unread_bytes: u64,
+    },
+    /// The caller stopped waiting.
+    #[error("{0} was interrupted")]
+    Interrupted(&'static str),
     /// The cell is gone.
     #[error("{0}")]
     Dead(Death),
@@ -158,6 +170,8 @@ impl CellError {
             Self::Guest(_)
             | Self::TimedOut { .. }
             | Self::Full { .. }
+            | Self::Clogged { .. }
+            | Self::Interrupted(_)
             | Self::Target(_)
             | Self::TooLong { .. }
             | Self::TooLarge { .. }
@@ -203,6 +217,9 @@ pub enum SpawnError {
     /// The process did not become a cell in time.
     #[error("the cell was not ready after {} s", .0.as_secs_f64())]
     Slow(Duration),
+    /// The supervisor belongs to the process that this one was forked from.
+    #[error("this process was forked from the one that owns the supervisor: make one of its own")]
+    Forked,
     /// The supervisor was shut down.
     #[error("the supervisor is shut down")]
     ShutDown,
@@ -232,6 +249,8 @@ pub(crate) enum Breach {
     UnknownBuffer(u32),
     #[error("a part that ends at byte {end} of a shared buffer of {len}")]
     OutsideBuffer { end: u64, len: u64 },
+    #[error("a {0}")]
+    Event(&'static str),
     #[error("two parts of a message that overlap in a shared buffer")]
     OverlappingParts,
     #[error("a second report of its jail")]

@@ -8,7 +8,7 @@ use pyisolate_jail::{LayerName, Report};
 
 use crate::cell::{CellShared, Operation, Outcome, POST_PATIENCE, lock};
 use crate::delivery::Delivery;
-use crate::error::{CellError, Death};
+use crate::error::{CellError, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
 
 /// A cell. Dropping the last handle kills it.
@@ -19,6 +19,9 @@ pub struct Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
+        if !self.shared.process.owner.is_this() {
+            return; // a fork's copy; its locks may be held for ever
+        }
         if lock(&self.shared.state).death.is_none() {
             self.shared.condemn(Death::Killed);
         }
@@ -132,12 +135,14 @@ impl Cell {
     }
 
     /// Ends the cell after what it was sent so far; kills it past the timeout. Failures of `exec`s
-    /// that nobody was told of are logged.
-    pub fn close(&self, timeout: Duration) {
+    /// that nobody was told of are logged, and returned.
+    pub fn close(&self, timeout: Duration) -> Vec<GuestFailure> {
         self.shared.close(timeout);
-        for failure in lock(&self.shared.state).untold() {
+        let failures = lock(&self.shared.state).tell_untold();
+        for failure in &failures {
             tracing::warn!(cell = self.name(), "exec failed and nobody asked: {failure}");
         }
+        failures
     }
 
     /// Kills the cell and waits until it is gone. What it sent before can still be received.
@@ -174,12 +179,6 @@ impl Cell {
     #[must_use]
     pub fn denials(&self) -> Vec<Denial> {
         lock(&self.shared.state).denials.clone()
-    }
-
-    /// The failures of `exec`s that nobody was told of.
-    #[must_use]
-    pub fn untold_failures(&self) -> Vec<crate::error::GuestFailure> {
-        lock(&self.shared.state).untold()
     }
 }
 

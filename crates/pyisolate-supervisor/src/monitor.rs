@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use pyisolate_abi::message::EXIT_OUT_OF_MEMORY;
 use pyisolate_channel::Bells;
 use pyisolate_policy::LimitName;
 use rustix::buffer::spare_capacity;
@@ -23,6 +24,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long the ticking goes on after the last operation: a host that makes calls in a row should
 /// not have to wake this thread for each.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How often every live cell is looked at: threads may go on after an operation ended.
+const ROUND: Duration = Duration::from_secs(1);
 
 const POKE: u64 = 0;
 const CELL: u64 = 1 << 32;
@@ -100,18 +104,28 @@ impl Monitor {
 
     fn run(&self) {
         let mut last_busy = Instant::now();
+        let mut last_all = Instant::now();
         let mut events = Vec::with_capacity(256);
         while !self.stopped.load(Ordering::Relaxed) {
-            if self.look_at_clocks() {
+            let all = last_all.elapsed() >= ROUND;
+            if all {
+                last_all = Instant::now();
+            }
+            if self.look_at_clocks(all) {
                 last_busy = Instant::now();
             }
+            let round = Timespec { tv_sec: 1, tv_nsec: 0 };
             let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
             let idle = last_busy.elapsed() > LINGER && {
                 self.asleep.store(true, Ordering::SeqCst);
                 // An operation that began before the store would not have woken us.
-                !self.look_at_clocks()
+                !self.look_at_clocks(false)
             };
-            let timeout = if idle { None } else { Some(&tick) };
+            let timeout = match idle {
+                false => Some(&tick),
+                true if lock(&self.cells).is_empty() => None,
+                true => Some(&round),
+            };
             events.clear();
             match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -188,14 +202,13 @@ impl Monitor {
         }
     }
 
-    /// Ends what ran too long. Returns whether anything runs.
-    fn look_at_clocks(&self) -> bool {
+    /// Ends what ran too long or grew too large; looks at cells without an operation under way only
+    /// if `all` is set. Returns whether any has one.
+    fn look_at_clocks(&self, all: bool) -> bool {
         let cells: Vec<_> = lock(&self.cells).values().cloned().collect();
         let mut busy = false;
         for cell in cells {
             let Some(settings) = cell.settings.get() else { continue };
-            let Some(since) = lock(&cell.state).running_since else { continue };
-            busy = true;
             let limits = &settings.limits;
             let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             let overrun = |limit, allowed, reached| {
@@ -203,8 +216,16 @@ impl Monitor {
                     cell.condemn(Death::Limit { limit, allowed, reached: Some(reached) });
                 }
             };
-            overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
+            if let Some(since) = lock(&cell.state).running_since {
+                busy = true;
+                overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
+            } else if !all {
+                continue;
+            }
             overrun(LimitName::Cpu, limits.cpu_ms, cell.process.cpu_ms());
+            // What the kernel's limit on private writable memory does not count: pages that were
+            // made read-only again, and page tables.
+            overrun(LimitName::Memory, limits.mem_bytes, cell.process.own_bytes());
         }
         busy
     }
@@ -239,7 +260,11 @@ fn death_of(status: i32, cell: &CellShared) -> Death {
     let used = cell.process.cpu_ms();
     // As wait(2) lays it out: the signal in the low seven bits, the exit status above.
     match (status & 0x7f, (status >> 8) & 0xff) {
-        (0, 0) => Death::Exit(0),
+        (0, EXIT_OUT_OF_MEMORY) => Death::Limit {
+            limit: LimitName::Memory,
+            allowed: cell.settings.get().map_or(0, |settings| settings.limits.mem_bytes),
+            reached: None,
+        },
         (0, status) => Death::Exit(status),
         // Threads that went on after the operation: the kernel's own limit on CPU time, a second
         // above the cell's.

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -19,20 +20,55 @@ struct Handle {
     handed_over: bool,
 }
 
+/// The process that made a cell, a zygote or a supervisor. A fork of it has copies of all of them,
+/// none of which it may end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner(u32);
+
+impl Owner {
+    pub(crate) fn this() -> Self {
+        Self(std::process::id())
+    }
+
+    pub(crate) fn is_this(self) -> bool {
+        self.0 == std::process::id()
+    }
+}
+
 /// The process of one cell or template.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Process {
+    pub(crate) owner: Owner,
     handle: Mutex<Handle>,
+    born: Condvar,
     /// In the host's pid namespace; 0 while unknown.
     pid: AtomicI32,
     cpu_ms: AtomicU64,
 }
 
 impl Process {
+    pub(crate) fn new() -> Self {
+        Self {
+            owner: Owner::this(),
+            handle: Mutex::default(),
+            born: Condvar::new(),
+            pid: AtomicI32::new(0),
+            cpu_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Waits until the zygote's word that it forked it is here, or the time is over.
+    pub(crate) fn wait_until_born(&self, patience: Duration) {
+        let handle = lock(&self.handle);
+        let unborn = |handle: &mut Handle| handle.pidfd.is_none() && handle.status.is_none();
+        drop(self.born.wait_timeout_while(handle, patience, unborn));
+    }
+
     /// The zygote forked it. A kill that was asked for before is done now.
     pub(crate) fn born(&self, pidfd: OwnedFd) {
         let mut handle = lock(&self.handle);
         handle.pidfd = Some(pidfd);
+        self.born.notify_all();
         if handle.kill_wanted {
             drop(handle);
             self.kill();
@@ -41,6 +77,9 @@ impl Process {
 
     /// Kills it, now or as soon as it is born.
     pub(crate) fn kill(&self) {
+        if !self.owner.is_this() {
+            return;
+        }
         let mut handle = lock(&self.handle);
         handle.kill_wanted = true;
         if let Some(pidfd) = &handle.pidfd {
@@ -112,6 +151,18 @@ impl Process {
     pub(crate) fn resident_bytes(&self) -> u64 {
         let kib = self.status_field("VmRSS:");
         kib.and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+
+    /// What it takes of the machine by itself, in bytes: private and shared memory that is resident,
+    /// and page tables; not the files that it maps.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        let Some(pid) = self.pid() else { return 0 };
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
+        let kib = |name| {
+            let text = field(&text, name)?.trim_end_matches(" kB");
+            text.parse::<u64>().ok()
+        };
+        1024 * ["RssAnon:", "RssShmem:", "VmPTE:"].into_iter().filter_map(kib).sum::<u64>()
     }
 
     /// How many threads it has.

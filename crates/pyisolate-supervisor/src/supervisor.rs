@@ -17,6 +17,7 @@ use crate::environment::Environment;
 use crate::error::{CellError, Death, SpawnError};
 use crate::handle::Cell;
 use crate::monitor::Monitor;
+use crate::process::Owner;
 use crate::zygote::Zygote;
 
 /// How long a process may take to become a cell. Cold, that is two interpreter starts and the
@@ -72,6 +73,7 @@ pub struct Supervisor {
 
 #[derive(Debug)]
 struct Inner {
+    owner: Owner,
     environment: Environment,
     monitor: Arc<Monitor>,
     zygote: Mutex<Option<Arc<Zygote>>>,
@@ -95,6 +97,9 @@ pub struct Template {
 
 impl Drop for Template {
     fn drop(&mut self) {
+        if !self.process.process.owner.is_this() {
+            return;
+        }
         self.zygote.shut_down();
         // It ran set-up code, and may not do as it is told.
         self.process.condemn(Death::Killed);
@@ -109,6 +114,7 @@ impl Supervisor {
     pub fn new(options: SupervisorOptions) -> Result<Self, SpawnError> {
         let (monitor, thread) = Monitor::start()?;
         let inner = Arc::new(Inner {
+            owner: Owner::this(),
             environment: options.environment,
             monitor,
             zygote: Mutex::default(),
@@ -233,6 +239,9 @@ impl Supervisor {
     /// Ends every cell, template and zygote, and waits until they are gone. Can be called twice.
     pub fn shutdown(&self) {
         let inner = &self.inner;
+        if !inner.owner.is_this() {
+            return; // a fork's copy: the cells are the original's, and so are the threads
+        }
         inner.shut_down.store(true, Ordering::SeqCst);
         inner.pool_changed.notify_all();
         let cells = inner.monitor.cells();
@@ -289,6 +298,9 @@ impl Inner {
 
     /// Holds a name for a cell that is being made.
     fn reserve(&self, name: &CellName) -> Result<(), SpawnError> {
+        if !self.owner.is_this() {
+            return Err(SpawnError::Forked);
+        }
         if self.shut_down.load(Ordering::SeqCst) {
             return Err(SpawnError::ShutDown);
         }
@@ -343,7 +355,10 @@ impl Inner {
         }
         let deadline = Instant::now() + BIRTH_PATIENCE;
         match cell.wait(Some(deadline), |state| state.ready.is_some().then_some(())) {
-            Ok(Some(())) => Ok(cell),
+            Ok(Some(())) => {
+                cell.process.wait_until_born(BIRTH_PATIENCE);
+                Ok(cell)
+            }
             Ok(None) => {
                 cell.condemn(Death::Killed);
                 Err(SpawnError::Slow(BIRTH_PATIENCE))
