@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use pyisolate_supervisor::{
-    Cell, CellError, Death, Environment, ExecHandle, Outbound, Supervisor, SupervisorOptions, Value,
+    Cell, CellError, Death, Environment, ExecHandle, Outbound, Patience, Supervisor,
+    SupervisorOptions, Value,
 };
 
 use crate::flags::{Backend, Run};
@@ -95,7 +96,8 @@ fn begin(cell: &Cell, source: &str, inputs: Vec<Input>) -> Result<ExecHandle, Ce
             (text("name"), Value::Text(name)),
             (text("data"), Value::Bytes(data)),
         ]);
-        cell.post(Outbound { pickle: &message.to_pickle(), buffers: &[] }, None)?;
+        let message = message.to_pickle();
+        cell.post(Outbound { pickle: &message, buffers: &[] }, &Patience::default())?;
     }
     cell.exec(source)
 }

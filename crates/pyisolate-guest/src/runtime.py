@@ -373,6 +373,9 @@ def _resolve(target):
 SOURCES_KEPT = 32
 SOURCE_KEPT_CHARS = 256 * 1024
 
+# Memory that is given back when there is no more: enough to say so.
+_reserve = bytearray(1 << 20)
+
 _sources = 0
 main = None
 
@@ -448,7 +451,8 @@ def _do(command):
             _flush()
             native.send_result(number, result)
     except MemoryError:
-        # There may be none left to say more with.
+        # There may be none left to say more with than this.
+        _reserve.clear()
         native.send_failed(number, "MemoryError", "", "")
     except BaseException as error:
         _flush()

@@ -16,8 +16,8 @@ use pyisolate_jail::{CellJail, Cloned, RlimitError, Rlimits, Role, await_map, cl
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Resource;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
+use rustix::process::Resource;
 use thiserror::Error;
 
 use crate::ffi::{self, Borrowed, Object, PyResult, fork};

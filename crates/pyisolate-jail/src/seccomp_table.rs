@@ -238,11 +238,7 @@ const fn arg(value: libc::c_int) -> u64 {
 
 const MMAP: &[&[Check]] = &[
     &[Check::Masked(3, arg(libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN), 0)],
-    &[Check::Masked(
-        3,
-        arg(libc::MAP_TYPE | libc::MAP_GROWSDOWN),
-        arg(libc::MAP_PRIVATE),
-    )],
+    &[Check::Masked(3, arg(libc::MAP_TYPE | libc::MAP_GROWSDOWN), arg(libc::MAP_PRIVATE))],
 ];
 
 const FCNTL: &[&[Check]] = &[&[Check::Int(

@@ -1,9 +1,9 @@
 //! `Cell`, `ExecHandle` and the values that a cell shows.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pyisolate_supervisor::{self as supervisor, CellError, Event};
+use pyisolate_supervisor::{self as supervisor, CellError, Event, Patience};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -87,7 +87,7 @@ impl Cell {
 
     fn exec(&self, py: Python<'_>, source: &str) -> PyResult<ExecHandle> {
         let handle =
-            py.detach(|| self.inner.exec(source)).map_err(|error| cell_error(py, &error))?;
+            patiently(py, None, |patience| py.detach(|| self.inner.exec_within(source, patience)))?;
         Ok(ExecHandle(handle))
     }
 
@@ -102,9 +102,9 @@ impl Cell {
     ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = duration(timeout)?;
         let pickled = Pickled::of_arguments(args, kwargs)?;
-        let call = pickled
-            .with(py, |outbound| self.inner.start_call(target, outbound, timeout))
-            .map_err(|error| cell_error(py, &error))?;
+        let call = patiently(py, timeout, |patience| {
+            pickled.with(py, |outbound| self.inner.start_call(target, outbound, patience))
+        })?;
         let value = sliced(py, timeout, |slice| call.wait(slice))?;
         to_python(py, value, &self.classes)
     }
@@ -118,9 +118,9 @@ impl Cell {
     ) -> PyResult<()> {
         let timeout = duration(timeout)?;
         let pickled = Pickled::of(message)?;
-        pickled
-            .with(py, |outbound| self.inner.post(outbound, timeout))
-            .map_err(|error| cell_error(py, &error))
+        patiently(py, timeout, |patience| {
+            pickled.with(py, |outbound| self.inner.post(outbound, patience))
+        })
     }
 
     #[pyo3(signature = (timeout=None))]
@@ -275,6 +275,27 @@ pub(crate) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
         // A time that has passed, or one that no clock can count to.
         Some(seconds) if seconds <= 0.0 => Ok(Some(Duration::ZERO)),
         Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
+    }
+}
+
+/// Sends something that may have to wait for room, looking at signals meanwhile.
+fn patiently<T>(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    send: impl FnOnce(&Patience<'_>) -> Result<T, CellError>,
+) -> PyResult<T> {
+    let signal = Mutex::new(None);
+    let go_on = || {
+        let raised = Python::attach(|py| py.check_signals().err());
+        let go_on = raised.is_none();
+        *signal.lock().unwrap_or_else(PoisonError::into_inner) = raised;
+        go_on
+    };
+    let timeout = timeout.unwrap_or(Patience::default().timeout);
+    let sent = send(&Patience { timeout, go_on: &go_on });
+    match signal.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(raised) => Err(raised),
+        None => sent.map_err(|error| cell_error(py, &error)),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use pyisolate_supervisor::abi::pickle::Caps;
 use pyisolate_supervisor::{
     Cell, CellError, CellName, CellOptions, Delivery, Environment, Event, Imports, Limits,
-    Outbound, Supervisor, SupervisorOptions, Value,
+    Outbound, Patience, Supervisor, SupervisorOptions, Value,
 };
 
 /// Guest code. `recv`, `post`, `log` and `metric` are there without an import.
@@ -70,7 +70,8 @@ fn run(environment: Environment) -> Result<(), Box<dyn Error>> {
         (text("id"), Value::Int(7)),
         (text("items"), Value::List(vec![text("nut"), text("bolt")])),
     ]);
-    cell.post(Outbound { pickle: &order.to_pickle(), buffers: &[] }, PATIENCE)?;
+    let order = order.to_pickle();
+    cell.post(Outbound { pickle: &order, buffers: &[] }, &Patience::default())?;
     cell.exec(SOURCE)?.wait(PATIENCE)?;
 
     // recv: what it sent, in order.

@@ -5,7 +5,7 @@
 //! supervisor's own thread reads.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::delivery::Delivery;
 use crate::error::{Breach, CellError, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
 use crate::monitor::Monitor;
-use crate::outbound::{Outbound, Outgoing};
+use crate::outbound::{Outbound, Outgoing, Patience};
 use crate::process::Process;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
@@ -33,8 +33,6 @@ const QUEUED_BYTES: u64 = 512;
 /// How long a queue stays full without anything being taken before a thread that waits for a result
 /// is told that it waits for nothing.
 const CLOGGED_AFTER: Duration = Duration::from_secs(1);
-/// Default wait for room in the channel: a guest that takes nothing for this long is stuck.
-pub(crate) const POST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cell's settings, known once it is claimed for a caller.
 #[derive(Debug)]
@@ -121,6 +119,8 @@ pub(crate) struct CellShared {
     pub(crate) sent: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) denied: AtomicU64,
+    /// It broke the contract: whatever else it sent is not worth a look.
+    pub(crate) violated: AtomicBool,
 }
 
 /// Every update under these locks is whole before anything can panic.
@@ -148,6 +148,7 @@ impl CellShared {
             sent: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
             denied: AtomicU64::new(0),
+            violated: AtomicBool::new(false),
         }
     }
 
@@ -228,9 +229,7 @@ impl CellShared {
     /// Takes what is in the ring, up to a batch, as long as the host's queue has room.
     fn drain(&self, reader: &mut HostReader, record: &mut Vec<u8>) -> Result<(), Breach> {
         for _ in 0..BATCH_FRAMES {
-            if lock(&self.state).unread_bytes >= self.unread_bytes_max()
-                || self.is_condemned_for_violation()
-            {
+            if lock(&self.state).unread_bytes >= self.unread_bytes_max() {
                 break;
             }
             if !reader.try_recv(record)? {
@@ -285,17 +284,10 @@ impl CellShared {
         let mut reader = lock(&self.reader);
         let mut record = Vec::new();
         while let Ok(true) = reader.try_recv(&mut record) {
-            if self.is_condemned_for_violation() {
-                break; // nothing behind it is worth a look
-            }
             if let Err(breach) = self.cross(&record) {
                 self.condemn(Death::Violation(breach.to_string()));
             }
         }
-    }
-
-    fn is_condemned_for_violation(&self) -> bool {
-        matches!(lock(&self.state).doom, Some(Death::Violation(_)))
     }
 
     fn unread_bytes_max(&self) -> u64 {
@@ -326,9 +318,13 @@ impl CellShared {
         }
     }
 
-    pub(crate) fn exec(&self, source: &str) -> Result<Arc<Operation>, CellError> {
+    pub(crate) fn exec(
+        &self,
+        source: &str,
+        patience: &Patience<'_>,
+    ) -> Result<Arc<Operation>, CellError> {
         let (id, operation) = self.begin(true)?;
-        self.send_payload(source.as_bytes(), &[], POST_PATIENCE, |payload| ToGuest::Exec {
+        self.send_payload(source.as_bytes(), &[], patience, |payload| ToGuest::Exec {
             id,
             source: payload.pickle,
         })
@@ -341,7 +337,7 @@ impl CellShared {
         target: &str,
         pickle: &[u8],
         buffers: &[&[u8]],
-        patience: Duration,
+        patience: &Patience<'_>,
     ) -> Result<Arc<Operation>, CellError> {
         if !target.contains('.') {
             return Err(CellError::Target(target.chars().take(200).collect()));
@@ -398,14 +394,14 @@ impl CellShared {
         &self,
         pickle: &[u8],
         buffers: &[&[u8]],
-        patience: Duration,
+        patience: &Patience<'_>,
     ) -> Result<(), CellError> {
         self.send_payload(pickle, buffers, patience, ToGuest::Post)
     }
 
     /// The supervisor's own word to the guest.
     pub(crate) fn tell(&self, message: &ToGuest<'_>) -> Result<(), CellError> {
-        self.tell_within(message, POST_PATIENCE)
+        self.tell_within(message, Patience::default().timeout)
     }
 
     /// Ends a template's time as a cell: it goes on as a zygote, and its channel is closed.
@@ -475,6 +471,9 @@ impl CellShared {
 
     /// Marks the cell for death and kills it; the first reason is the one that is told.
     pub(crate) fn condemn(&self, reason: Death) {
+        if matches!(reason, Death::Violation(_)) {
+            self.violated.store(true, Ordering::Relaxed);
+        }
         let mut state = lock(&self.state);
         if state.death.is_none() {
             state.doom.get_or_insert(reason);

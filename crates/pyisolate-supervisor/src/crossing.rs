@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pyisolate_abi::frame::Frame;
-use pyisolate_abi::pickle::{DictKind, Node};
 use pyisolate_abi::message::{Answer, Payload, TEXT_BYTES_MAX, ToGuest, ToHost};
+use pyisolate_abi::pickle::{DictKind, Node};
 use pyisolate_channel::{Mapping, SharedBuffer};
 use pyisolate_jail::Report;
 use pyisolate_policy::LimitName;
@@ -27,6 +27,9 @@ const DENIALS_MAX: usize = 1000;
 impl CellShared {
     /// Takes one record that the guest sent.
     pub(crate) fn cross(&self, record: &[u8]) -> Result<(), Breach> {
+        if self.violated.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.received.fetch_add(1, Ordering::Relaxed);
         let frame = Frame::decode(record)?;
         let message = ToHost::from_frame(&frame)?;
@@ -256,8 +259,7 @@ fn check_sample(sample: &Decoded) -> Result<(), Breach> {
     let Node::Tuple([value, tags]) = message.node(message.root()) else {
         return Err(Breach::Event("metric that is no pair of value and tags"));
     };
-    let is_number =
-        matches!(message.node(*value), Node::Int(_) | Node::BigInt(_) | Node::Float(_));
+    let is_number = matches!(message.node(*value), Node::Int(_) | Node::BigInt(_) | Node::Float(_));
     if !is_number {
         return Err(Breach::Event("metric whose value is no number"));
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use pyisolate_abi::pickle::Value;
 use pyisolate_jail::{LayerName, Report};
 
-use crate::cell::{CellShared, Operation, Outcome, POST_PATIENCE, lock};
+use crate::cell::{CellShared, Operation, Outcome, lock};
 use crate::delivery::Delivery;
 use crate::error::{CellError, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
+use crate::outbound::Patience;
 
 /// A cell. Dropping the last handle kills it.
 #[derive(Debug)]
@@ -59,7 +60,19 @@ impl Cell {
     /// # Errors
     /// [`CellError::Dead`], [`CellError::Full`], [`CellError::TooLarge`].
     pub fn exec(&self, source: &str) -> Result<ExecHandle, CellError> {
-        let operation = self.shared.exec(source)?;
+        self.exec_within(source, &Patience::default())
+    }
+
+    /// `exec` with another wait for room in the channel.
+    ///
+    /// # Errors
+    /// As [`Cell::exec`].
+    pub fn exec_within(
+        &self,
+        source: &str,
+        patience: &Patience<'_>,
+    ) -> Result<ExecHandle, CellError> {
+        let operation = self.shared.exec(source, patience)?;
         Ok(ExecHandle { shared: Arc::clone(&self.shared), operation })
     }
 
@@ -74,11 +87,11 @@ impl Cell {
         arguments: Outbound<'_>,
         timeout: Option<Duration>,
     ) -> Result<Delivery, CellError> {
-        self.start_call(target, arguments, timeout)?.wait(timeout)
+        let patience = timeout.map_or_else(Patience::default, Patience::of);
+        self.start_call(target, arguments, &patience)?.wait(timeout)
     }
 
-    /// The first half of `call`: sends it, and returns a handle to wait for its result. `patience`
-    /// is how long to wait for room in the channel, by default ten seconds.
+    /// The first half of `call`: sends it, and returns a handle to wait for its result.
     ///
     /// # Errors
     /// As [`Cell::exec`].
@@ -86,9 +99,8 @@ impl Cell {
         &self,
         target: &str,
         arguments: Outbound<'_>,
-        patience: Option<Duration>,
+        patience: &Patience<'_>,
     ) -> Result<CallHandle, CellError> {
-        let patience = patience.unwrap_or(POST_PATIENCE);
         let operation = self.shared.call(target, arguments.pickle, arguments.buffers, patience)?;
         Ok(CallHandle { shared: Arc::clone(&self.shared), operation })
     }
@@ -108,12 +120,12 @@ impl Cell {
         self.call(target, Outbound { pickle: &pickle, buffers: &[] }, timeout)
     }
 
-    /// `post`: sends the guest a message. Waits for room in its channel, by default ten seconds.
+    /// `post`: sends the guest a message, waiting for room in its channel.
     ///
     /// # Errors
     /// [`CellError::Full`] if the guest takes nothing in that time.
-    pub fn post(&self, message: Outbound<'_>, timeout: Option<Duration>) -> Result<(), CellError> {
-        self.shared.post(message.pickle, message.buffers, timeout.unwrap_or(POST_PATIENCE))
+    pub fn post(&self, message: Outbound<'_>, patience: &Patience<'_>) -> Result<(), CellError> {
+        self.shared.post(message.pickle, message.buffers, patience)
     }
 
     /// `recv`: takes the next item of the channel, waiting for it.

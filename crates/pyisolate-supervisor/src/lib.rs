@@ -31,6 +31,7 @@ pub use environment::{DESCRIBE, Environment, EnvironmentError};
 pub use error::{CellError, Death, GuestFailure, SpawnError};
 pub use event::{Denial, Event, Stats};
 pub use handle::{CallHandle, Cell, ExecHandle, Outbound};
+pub use outbound::Patience;
 pub use pyisolate_abi as abi;
 pub use pyisolate_abi::pickle::{Message, Node, TrustedName, TrustedNames, Value};
 pub use pyisolate_jail::{Layer, Report, Status};

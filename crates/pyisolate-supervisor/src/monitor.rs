@@ -216,7 +216,8 @@ impl Monitor {
                     cell.condemn(Death::Limit { limit, allowed, reached: Some(reached) });
                 }
             };
-            if let Some(since) = lock(&cell.state).running_since {
+            let running_since = lock(&cell.state).running_since;
+            if let Some(since) = running_since {
                 busy = true;
                 overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
             } else if !all {

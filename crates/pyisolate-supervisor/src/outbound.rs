@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, Part, STORE_ALIGN, encoded_len};
@@ -15,6 +16,40 @@ use crate::error::{Breach, CellError, Death};
 /// Answers that may wait for a guest to take them. A thread of the guest has one question under way
 /// at a time; a guest that has more than this many does not read what it asked for.
 const ANSWERS_MAX: usize = 4096;
+
+/// How long one wait for room goes on before the caller is asked whether to go on.
+const SEND_SLICE: Duration = Duration::from_millis(100);
+
+/// How long a caller waits for room in a cell's channel, and whether it still wants to: it is asked
+/// every tenth of a second.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    /// How long.
+    pub timeout: Duration,
+    /// Asked now and then; `false` ends the wait with [`CellError::Interrupted`].
+    pub go_on: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl std::fmt::Debug for Patience<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Patience").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+impl Patience<'_> {
+    /// So long, whatever happens.
+    #[must_use]
+    pub fn of(timeout: Duration) -> Self {
+        Self { timeout, go_on: &|| true }
+    }
+}
+
+impl Default for Patience<'_> {
+    /// Ten seconds: a guest that takes nothing for so long is stuck.
+    fn default() -> Self {
+        Self::of(Duration::from_secs(10))
+    }
+}
 
 /// The writing side: frames in order, those first that found no room.
 #[derive(Debug)]
@@ -48,6 +83,11 @@ impl Outgoing {
         if let Some((tag, descriptor)) = &self.descriptor {
             match control.send_descriptor(*tag, descriptor)? {
                 Sent::Sent => self.descriptor = None,
+                Sent::Full if deadline.is_some_and(|deadline| Instant::now() < deadline) => {
+                    // The guest has not taken those before; there is no event to wait for.
+                    std::thread::sleep(Duration::from_millis(1));
+                    return self.transmit(writer, control, deadline);
+                }
                 other => return Ok(other),
             }
         }
@@ -66,23 +106,29 @@ impl Outbound {
 
 impl CellShared {
     /// Sends a frame, after what already waits; waits for room as long as `patience`.
-    fn send(&self, outgoing: Outgoing, patience: Duration) -> Result<(), CellError> {
-        let deadline = Instant::now() + patience;
-        let mut outbound = lock(&self.outbound);
+    fn send(&self, outgoing: Outgoing, patience: &Patience<'_>) -> Result<(), CellError> {
+        let deadline = Instant::now().checked_add(patience.timeout);
+        let mut outbound = self.lock_outbound(deadline, patience)?;
         outbound.backlog.push_back(outgoing);
         while let Some(mut first) = outbound.backlog.pop_front() {
-            let sent = first.transmit(&mut outbound.writer, &self.control, Some(deadline));
-            match sent {
+            let slice = Instant::now() + SEND_SLICE;
+            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+            match first.transmit(&mut outbound.writer, &self.control, Some(until)) {
                 Ok(Sent::Sent) => {
                     self.sent.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Sent::Full) => {
-                    // The caller's own frame, the last, is withdrawn; the others go on waiting.
-                    if !outbound.backlog.is_empty() {
+                    outbound.backlog.push_front(first);
+                    let over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                    if over || !(patience.go_on)() {
+                        // The caller's own frame, the last, is withdrawn; the others go on waiting.
                         outbound.backlog.pop_back();
-                        outbound.backlog.push_front(first);
+                        return Err(if over {
+                            CellError::Full { after: patience.timeout }
+                        } else {
+                            CellError::Interrupted("sending")
+                        });
                     }
-                    return Err(CellError::Full { after: patience });
                 }
                 failed => {
                     drop(outbound);
@@ -90,7 +136,37 @@ impl CellShared {
                 }
             }
         }
+        drop(outbound);
+        // Answers that came up meanwhile found the writer taken.
+        self.flush();
         Ok(())
+    }
+
+    /// Takes the way into the cell, which another thread may hold for as long as it waits for room.
+    fn lock_outbound(
+        &self,
+        deadline: Option<Instant>,
+        patience: &Patience<'_>,
+    ) -> Result<MutexGuard<'_, Outbound>, CellError> {
+        let mut asked = Instant::now();
+        loop {
+            match self.outbound.try_lock() {
+                Ok(outbound) => return Ok(outbound),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Err(CellError::Full { after: patience.timeout });
+            }
+            if now - asked >= SEND_SLICE {
+                asked = now;
+                if !(patience.go_on)() {
+                    return Err(CellError::Interrupted("sending"));
+                }
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 
     pub(crate) fn tell_within(
@@ -98,7 +174,7 @@ impl CellShared {
         message: &ToGuest<'_>,
         patience: Duration,
     ) -> Result<(), CellError> {
-        self.send(Outgoing::new(&message.to_frame(0), None), patience)
+        self.send(Outgoing::new(&message.to_frame(0), None), &Patience::of(patience))
     }
 
     fn sent_or(&self, failed: Result<Sent, ChannelError>) -> Result<(), CellError> {
@@ -152,7 +228,7 @@ impl CellShared {
         &self,
         pickle: &'a [u8],
         buffers: &[&'a [u8]],
-        patience: Duration,
+        patience: &Patience<'_>,
         message: impl Fn(Payload<'a>) -> ToGuest<'a>,
     ) -> Result<(), CellError> {
         let parts = || std::iter::once(pickle).chain(buffers.iter().copied());

@@ -17,6 +17,7 @@ use crate::environment::Environment;
 use crate::error::{CellError, Death, SpawnError};
 use crate::handle::Cell;
 use crate::monitor::Monitor;
+use crate::outbound::Patience;
 use crate::process::Owner;
 use crate::zygote::Zygote;
 
@@ -200,7 +201,7 @@ impl Supervisor {
         }
         let serving = (|| {
             for source in [source.as_str(), setup] {
-                let operation = cell.exec(source)?;
+                let operation = cell.exec(source, &Patience::default())?;
                 cell.result(&operation, Some(patience), "set-up")?;
             }
             Ok(())
@@ -252,7 +253,8 @@ impl Supervisor {
             cell.await_death();
         }
         lock(&inner.pool).clear();
-        if let Some(zygote) = lock(&inner.zygote).take() {
+        let zygote = lock(&inner.zygote).take();
+        if let Some(zygote) = zygote {
             zygote.shut_down();
             // The monitor hears the end and reaps the launcher.
             let deadline = Instant::now() + Duration::from_secs(5);

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use pyisolate_supervisor::abi::pickle::Caps;
 use pyisolate_supervisor::{
     Cell, CellError, CellName, CellOptions, Death, Delivery, Environment, Event, Imports,
-    LimitName, Limits, Outbound, SpawnError, Status, Supervisor, SupervisorOptions, Value,
+    LimitName, Limits, Outbound, Patience, SpawnError, Status, Supervisor, SupervisorOptions,
+    Value,
 };
 
 /// How long a test waits for what must come: a guard against hanging, no promise.
@@ -68,7 +69,7 @@ fn text(text: &str) -> Value {
 }
 
 fn post(cell: &Cell, value: &Value) -> Result<(), CellError> {
-    cell.post(Outbound { pickle: &value.to_pickle(), buffers: &[] }, PATIENCE)
+    cell.post(Outbound { pickle: &value.to_pickle(), buffers: &[] }, &Patience::default())
 }
 
 #[test]

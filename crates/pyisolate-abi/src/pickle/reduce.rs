@@ -189,15 +189,17 @@ impl Machine<'_> {
 
     fn range(&mut self, start: NodeId, stop: NodeId, step: NodeId) -> Result<NodeId, DecodeError> {
         // CPython computes the length of every range, which divides: many ranges may share a bound.
-        let is_int = |id| match self.arena.slot(id) {
-            Slot::Int(_) => true,
-            Slot::BigInt(span) => span.len as usize <= FRACTION_BYTES,
-            _ => false,
-        };
+        for id in [start, stop, step] {
+            if let Slot::BigInt(span) = self.arena.slot(id)
+                && span.len as usize > FRACTION_BYTES
+            {
+                let bits = 8 * u64::from(span.len);
+                return Err(DecodeError::IntBits { bits, cap: 8 * FRACTION_BYTES });
+            }
+        }
+        let is_int = |id| matches!(self.arena.slot(id), Slot::Int(_) | Slot::BigInt(_));
         if ![start, stop, step].into_iter().all(is_int) || self.int(step) == Some(0) {
-            return Err(
-                self.malformed(Class::Range, "three ints of at most 2048 bits, the last not 0")
-            );
+            return Err(self.malformed(Class::Range, "three ints, the last not 0"));
         }
         self.arena.push(Slot::Range { start, stop, step }, cost::OBJECT)
     }
