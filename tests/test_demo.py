@@ -1,0 +1,53 @@
+"""The demo: real work, and three hostile scripts that get nowhere."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parent.parent / "examples" / "demo.py"
+
+
+def demo(*flags, **options):
+    return subprocess.run(
+        [sys.executable, "-W", "error", DEMO, *flags],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        **options,
+    )
+
+
+def test_everything_holds(require, tmp_path):
+    require("userns", "seccomp", "landlock")
+    done = demo(cwd=tmp_path)
+    assert (done.stderr, done.returncode) == ("", 0), done.stdout
+    assert "BROKEN" not in done.stdout
+    assert "344 penguins" in done.stdout
+    for species, count in [("Adelie", "152"), ("Chinstrap", "68"), ("Gentoo", "124")]:
+        [row] = [line for line in done.stdout.splitlines() if line.strip().startswith(species)]
+        assert row.split()[1] == count
+    for layer in ("root: not in", "seccomp: system call", "landlock", "namespaces"):
+        assert layer in done.stdout
+    assert "0 from the cell" in done.stdout
+    assert done.stdout.rstrip().endswith("checks held.")
+
+
+def test_nothing_is_left_behind(require, tmp_path):
+    require("userns", "seccomp")
+    done = demo(env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "why"), [("microvm", "not in this release"), ("docker", "unknown backend")]
+)
+def test_another_backend_is_refused_clearly(backend, why):
+    done = demo("--backend", backend)
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
