@@ -207,7 +207,9 @@ def arrays(scale: int) -> None:
 
     with pyisolate.Supervisor() as supervisor:
         cell = supervisor.spawn(next(names), allowed_imports=["numpy"], mem_bytes=1 << 30)
-        cell.exec("import numpy; a = numpy.arange(8 << 20, dtype='f8')\ndef get(): return a").wait(60)
+        cell.exec("import numpy; a = numpy.arange(8 << 20, dtype='f8')\ndef get(): return a").wait(
+            60
+        )
         cell.call("__main__.get")
         array = cell.call("__main__.get")
         gibibytes = array.nbytes / 1e9
@@ -252,7 +254,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--only", metavar="WORD", help="only the sections whose title has this word")
+    parser.add_argument(
+        "--only", metavar="WORD", help="only the sections whose title has this word"
+    )
     options = parser.parse_args()
     scale = 3 if options.quick else 10
     print(f"CPython {sys.version.split()[0]}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")

@@ -150,7 +150,9 @@ def test_a_small_cap_on_unread_messages_takes_large_ones():
 def test_a_result_behind_messages_that_nobody_takes_is_an_error_that_says_so():
     with new_cell(unread_bytes_max=64 << 10) as cell:
         run(cell, "def work():\n    for _ in range(2000): post('x' * 200)\n    return 'done'")
-        with pytest.raises(pyisolate.SandboxError, match=r"recv\(\) them, or raise unread_bytes_max"):
+        with pytest.raises(
+            pyisolate.SandboxError, match=r"recv\(\) them, or raise unread_bytes_max"
+        ):
             cell.call("__main__.work", timeout=PATIENCE)
         assert [cell.recv(PATIENCE) for _ in range(2000)] == ["x" * 200] * 2000
         run(cell, "post('on')")

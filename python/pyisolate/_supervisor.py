@@ -4,6 +4,7 @@ import atexit
 import os
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -41,7 +42,7 @@ class Supervisor:
     ) -> None:
         if warm_pool < 0:
             raise ValueError(f"warm_pool={warm_pool} is below 0")
-        folder = None if environment is None else os.path.abspath(os.fspath(environment))
+        folder = None if environment is None else Path(environment).absolute()
         self._core = _core.Supervisor(
             _describe() if folder is None else "", _core.__file__, warm_pool, folder
         )
@@ -92,9 +93,7 @@ class Supervisor:
             names = ", ".join(SUPPORTED_BACKENDS)
             raise ValueError(f"unknown backend {backend!r}: choose one of {names}")
         if backend != "process":
-            raise SandboxError(
-                f"backend={backend!r} is not in this release: use backend='process'"
-            )
+            raise SandboxError(f"backend={backend!r} is not in this release: use backend='process'")
         if policy is not None or capabilities:
             raise PolicyError(
                 "policies and capabilities are not in this release, so none can be granted: "
