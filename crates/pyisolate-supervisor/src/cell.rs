@@ -25,6 +25,9 @@ use crate::process::Process;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
 const BATCH_FRAMES: usize = 4096;
+/// How many more batches it takes of a guest that writes faster than it reads, before it leaves the
+/// rest to the supervisor's thread.
+const ROUNDS_MAX: u32 = 4;
 /// The most that one sleep on the condition takes: a wake-up that is lost costs this.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 /// What one queued item takes beside its values, in bytes: the entry, and a decoded message's
@@ -247,17 +250,22 @@ impl CellShared {
         record: &mut Vec<u8>,
         mut crossed: Result<(), Breach>,
     ) {
-        for _ in 0..4 {
+        for round in 1.. {
             if crossed.is_err() {
                 break;
             }
             match reader.leave_reading() {
-                Ok(true) if lock(&self.state).unread_bytes < self.unread_bytes_max() => {
+                // What is left waits for a `recv` to make room.
+                Ok(true) if lock(&self.state).unread_bytes >= self.unread_bytes_max() => break,
+                Ok(true) if round == ROUNDS_MAX => {
+                    self.monitor.read_soon(self.number);
+                    break;
+                }
+                Ok(true) => {
                     reader.enter_reading();
                     crossed = self.drain(reader, record);
                 }
-                // What is left waits for a `recv` to make room.
-                Ok(_) => break,
+                Ok(false) => break,
                 Err(error) => crossed = Err(error.into()),
             }
         }

@@ -39,6 +39,8 @@ pub(crate) struct Monitor {
     poke: OwnedFd,
     cells: Mutex<HashMap<u32, Arc<CellShared>>>,
     zygotes: Mutex<HashMap<u32, Arc<Zygote>>>,
+    /// Cells with something in their ring for which they will not ring.
+    unread: Mutex<Vec<u32>>,
     asleep: AtomicBool,
     stopped: AtomicBool,
 }
@@ -60,6 +62,7 @@ impl Monitor {
             poke,
             cells: Mutex::default(),
             zygotes: Mutex::default(),
+            unread: Mutex::default(),
             asleep: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
@@ -79,6 +82,12 @@ impl Monitor {
     fn wake(&self) {
         // It fails only when the counter is full, and then the thread is awake.
         let _ = rustix::io::write(&self.poke, &1_u64.to_ne_bytes());
+    }
+
+    /// A thread stopped reading a cell's ring before it was empty.
+    pub(crate) fn read_soon(&self, number: u32) {
+        lock(&self.unread).push(number);
+        self.wake();
     }
 
     /// An operation began: its clock has to be looked at.
@@ -145,6 +154,10 @@ impl Monitor {
                     _ => {
                         let _ = rustix::io::read(&self.poke, &mut [0; 8]);
                         last_busy = Instant::now();
+                        let unread = std::mem::take(&mut *lock(&self.unread));
+                        for cell in unread.into_iter().filter_map(|number| self.cell(number)) {
+                            cell.read_now();
+                        }
                     }
                 }
             }

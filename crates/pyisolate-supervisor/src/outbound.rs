@@ -80,13 +80,12 @@ impl Outgoing {
         control: &HostControl,
         deadline: Option<Instant>,
     ) -> Result<Sent, ChannelError> {
-        if let Some((tag, descriptor)) = &self.descriptor {
+        while let Some((tag, descriptor)) = &self.descriptor {
             match control.send_descriptor(*tag, descriptor)? {
                 Sent::Sent => self.descriptor = None,
                 Sent::Full if deadline.is_some_and(|deadline| Instant::now() < deadline) => {
                     // The guest has not taken those before; there is no event to wait for.
                     std::thread::sleep(Duration::from_millis(1));
-                    return self.transmit(writer, control, deadline);
                 }
                 other => return Ok(other),
             }
