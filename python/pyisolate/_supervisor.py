@@ -27,7 +27,7 @@ def _describe() -> str:
 
 
 class Supervisor:
-    """Owns cells, and ends them when it is shut down or forgotten.
+    """Owns cells, and ends them when it is shut down. It lives as long as its cells do.
 
     `warm_pool`: how many cells to keep forked and confined; `spawn` takes one, whatever its
     policy, and it is replaced in the background.
@@ -79,7 +79,7 @@ class Supervisor:
 
         - `wall_time_ms` (60,000): wall time of one `exec` or `call`; `WallTimeExceeded`
         - `cpu_ms` (60,000): CPU time of the cell's life; `CPUExceeded`
-        - `mem_bytes` (512 MiB): private writable memory; `MemoryExceeded`
+        - `mem_bytes` (512 MiB): memory of its own, page tables included; `MemoryExceeded`
         - `output_bytes_max` (16 MiB): printed and logged over the cell's life; `OutputExceeded`
         - `message_bytes_max` (128 MiB): one message; the sender gets a `ValueError`
         - `unread_bytes_max` (256 MiB): sent and not received; past it the guest waits

@@ -197,7 +197,8 @@ IOCTL = Family(
 _FCNTL = {
     "SETOWN": 8, "GETOWN": 9, "SETSIG": 10, "GETSIG": 11, "SETOWN_EX": 15, "GETOWN_EX": 16,
     "SETLEASE": 1024, "GETLEASE": 1025, "NOTIFY": 1026, "SETPIPE_SZ": 1031, "ADD_SEALS": 1033,
-    "GET_RW_HINT": 1035, "SET_RW_HINT": 1036,
+    "GET_RW_HINT": 1035, "SET_RW_HINT": 1036, "GETLK": 5, "SETLK": 6, "SETLKW": 7,
+    "OFD_GETLK": 36, "OFD_SETLK": 37, "OFD_SETLKW": 38,
 }  # fmt: skip
 FCNTL = Family(
     "fcntl",
@@ -211,7 +212,11 @@ MMAP = Family(
         name: f"raw('mmap', 0, 4096, 3, {value | 0x20}, -1, 0)"
         for name, value in _SHARED_KINDS.items()
     }
-    | {"MAP_HUGETLB": "raw('mmap', 0, 4096, 3, 0x40021, -1, 0)"},
+    | {
+        "MAP_HUGETLB": "raw('mmap', 0, 4096, 3, 0x40021, -1, 0)",
+        # A stack that grows by itself, which no limit on data counts.
+        "MAP_GROWSDOWN": "raw('mmap', 0, 4096, 3, 0x122, -1, 0)",
+    },
 )
 _OPTIONS = {
     "SO_ATTACH_FILTER": 26, "SO_ATTACH_BPF": 50, "SO_PASSCRED": 16, "SO_PASSPIDFD": 76,

@@ -12,7 +12,7 @@ renameat 264 38; renameat2 316 276; link 86 -; linkat 265 37; symlink 88 -; syml
 mknod 133 -; mknodat 259 33; chmod 90 -; fchmod 91 52; fchmodat 268 53; chown 92 -;
 lchown 94 -; fchownat 260 54; fchown 93 55; utimensat 280 88; utime 132 -; setxattr 188 5;
 lsetxattr 189 6; fsetxattr 190 7; getxattr 191 8; removexattr 197 14; fallocate 285 47;
-copy_file_range 326 285; statfs 137 43; inotify_init1 294 26; fanotify_init 300 262;
+copy_file_range 326 285; statfs 137 43; flock 73 32; inotify_init1 294 26; fanotify_init 300 262;
 name_to_handle_at 303 264; open_by_handle_at 304 265; openat2 437 437; quotactl 179 60;
 socket 41 198; socketpair 53 199; connect 42 203; bind 49 200; listen 50 201; accept 43 202;
 accept4 288 242; sendmmsg 307 269; recvmmsg 299 243; sendto 44 206; fcntl 72 25; ioctl 16 29;

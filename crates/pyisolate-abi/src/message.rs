@@ -14,6 +14,9 @@ pub const NAME_BYTES_MAX: usize = 1024;
 /// bytes. Half of a frame, so that two such texts and their table fit one.
 pub const TEXT_BYTES_MAX: usize = 30 * 1024;
 
+/// The id under which a guest says `Done` once it has applied its settings. Operations count from 1.
+pub const CONFIGURED: u32 = 0;
+
 /// The exit status of a cell whose runtime had no memory left to say so.
 pub const EXIT_OUT_OF_MEMORY: i32 = 75;
 
@@ -107,7 +110,7 @@ pub enum ToGuest<'a> {
 pub enum ToHost<'a> {
     /// The cell is confined; this is what the kernel says of it. Sent before any guest code runs.
     Ready(&'a str),
-    /// An `exec` ended without an error.
+    /// An `exec` ended without an error; or, with [`CONFIGURED`], the settings are applied.
     Done(u32),
     /// A `call` returned.
     Result {

@@ -55,7 +55,7 @@ pub(crate) struct Run {
                        kB, MB, GB. Each is on by default:\n\
                        \n  wall_time_ms=60s           from its start to its end\
                        \n  cpu_ms=60s                 CPU time of all its threads\
-                       \n  mem_bytes=512MiB           private writable memory\
+                       \n  mem_bytes=512MiB           memory of its own\
                        \n  output_bytes_max=16MiB     printed and logged in all\
                        \n  message_bytes_max=128MiB   one message, either way\
                        \n  unread_bytes_max=256MiB    sent and not printed yet\

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, FrameError, Part, STORE_ALIGN, encoded_len};
-use pyisolate_abi::message::{Answer, Payload, ToGuest, ToHost};
+use pyisolate_abi::message::{Answer, CONFIGURED, Payload, ToGuest, ToHost};
 use pyisolate_channel::{
     ChannelError, GuestDescriptors, GuestEnd, GuestReader, GuestWriter, Received, Sent, fill_buffer,
 };
@@ -388,6 +388,8 @@ impl Link {
 fn is_urgent(message: &ToHost<'_>) -> bool {
     match message {
         ToHost::Request { .. } | ToHost::Want { .. } => true,
+        // Of interest to whoever asks for the report, who reads.
+        ToHost::Done(CONFIGURED) => false,
         // The clock of the running operation stops when the host sees these.
         ToHost::Ready(_) | ToHost::Done(_) | ToHost::Result { .. } | ToHost::Failed { .. } => true,
         ToHost::Post(_) | ToHost::Log { .. } | ToHost::Metric { .. } => false,

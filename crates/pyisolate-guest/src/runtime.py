@@ -482,6 +482,7 @@ def serve():
     while (command := native.take_command()) is not None:
         if command[0] == "configure":
             configure(command[1])
+            native.send_done(0)  # CONFIGURED
         else:
             _do(command)
     _flush()

@@ -3,7 +3,7 @@
 //! The jail's root holds single library files, not library directories, so the list has to be
 //! complete before the root is built. It is read from the files themselves (`PT_INTERP`,
 //! `DT_NEEDED`, `DT_RPATH`, `DT_RUNPATH`), never by running them or `ldd`. The environment's
-//! `LD_LIBRARY_PATH` is ignored on purpose: it belongs to the host.
+//! `LD_LIBRARY_PATH` counts: the interpreter itself may have been started with it.
 //!
 //! A library that `$ORIGIN` finds inside a directory which is bound whole (`numpy.libs` beside
 //! `numpy`) is found the same way inside the root and needs nothing more. What cannot be found is

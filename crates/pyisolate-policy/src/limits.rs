@@ -58,8 +58,8 @@ pub struct Limits {
     /// CPU time of the whole cell over its life, in milliseconds. Default 60,000: a minute of one
     /// core, which a loop that never ends uses up in a minute.
     pub cpu_ms: u64,
-    /// Private writable memory, in bytes: heap, thread stacks and writable data of libraries, but
-    /// not file mappings that are only read. Default 512 MiB: a data frame of some millions of rows
+    /// Memory of the cell's own, in bytes: heap, thread stacks and writable data of libraries, large
+    /// messages that it holds, and page tables; not files that are only read. Default 512 MiB: a data frame of some millions of rows
     /// fits, and twenty cells fit a small server.
     pub mem_bytes: u64,
     /// What `print`, stderr and `log` may write over the cell's life, in bytes. Default 16 MiB:

@@ -30,7 +30,12 @@ pub(crate) fn cell_error(py: Python<'_>, error: &CellError) -> PyErr {
         CellError::Target(_) | CellError::TooLong { .. } | CellError::TooLarge { .. } => {
             PyValueError::new_err(message)
         }
-        CellError::Buffer(_) | CellError::Descriptor(_) | _ => named(py, "SandboxError", &message),
+        CellError::Clogged { .. }
+        | CellError::Interrupted(_)
+        | CellError::Forked
+        | CellError::Buffer(_)
+        | CellError::Descriptor(_)
+        | _ => named(py, "SandboxError", &message),
     }
 }
 

@@ -116,22 +116,25 @@ impl Supervisor {
 /// name which guest code wrote itself.
 fn trusted_names(trusted: Vec<Bound<'_, PyType>>) -> PyResult<(TrustedNames, Vec<Py<PyType>>)> {
     let mut names = TrustedNames::default();
-    let mut classes = Vec::new();
+    let mut classes: Vec<Py<PyType>> = Vec::new();
+    let mut register = |module: &str, name: &str, class: &Bound<'_, PyType>| {
+        let index = names.insert(module, name).index();
+        match classes.get(index) {
+            None => classes.push(class.clone().unbind()),
+            Some(other) if other.is(class) => {}
+            Some(_) => {
+                return Err(value_error(format!(
+                    "two trusted_types can be meant by {module}.{name}: register one"
+                )));
+            }
+        }
+        Ok(())
+    };
     for class in trusted {
         let module = class.getattr("__module__")?.extract::<String>()?;
         let name = class.getattr("__qualname__")?.extract::<String>()?;
-        for registered in [module.as_str(), "__main__"] {
-            let index = names.insert(registered, name.as_str()).index();
-            match classes.get(index) {
-                None => classes.push(class.clone().unbind()),
-                Some(other) if registered == module && !other.is(&class) => {
-                    return Err(value_error(format!(
-                        "two trusted_types are named {module}.{name}"
-                    )));
-                }
-                Some(_) => {}
-            }
-        }
+        register(&module, &name, &class)?;
+        register("__main__", &name, &class)?;
     }
     Ok((names, classes))
 }

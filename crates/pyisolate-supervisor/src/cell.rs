@@ -25,6 +25,8 @@ use crate::process::Process;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
 const BATCH_FRAMES: usize = 4096;
+/// How long a cell may take to apply its settings before its report is given without them.
+const CONFIGURE_PATIENCE: Duration = Duration::from_secs(1);
 /// How many more batches it takes of a guest that writes faster than it reads, before it leaves the
 /// rest to the supervisor's thread.
 const ROUNDS_MAX: u32 = 4;
@@ -75,6 +77,8 @@ pub(crate) enum Queued {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) ready: Option<Report>,
+    /// The guest runtime has taken the settings and applied the limits among them.
+    pub(crate) configured: bool,
     pub(crate) queue: VecDeque<(Queued, u64)>,
     pub(crate) unread_bytes: u64,
     /// Since when the queue is full without anything being taken from it.
@@ -300,6 +304,13 @@ impl CellShared {
 
     fn unread_bytes_max(&self) -> u64 {
         self.settings.get().map_or(FRAME_BYTES_MAX as u64, |settings| settings.limits.unread_bytes)
+    }
+
+    /// Waits until the cell's own limits are in force, or it is dead: a moment after it was made.
+    pub(crate) fn wait_until_configured(&self) {
+        let deadline = Instant::now() + CONFIGURE_PATIENCE;
+        // Past the deadline the report says what holds so far.
+        let _ = self.wait(Some(deadline), |state| state.configured.then_some(()));
     }
 
     // --- the operations

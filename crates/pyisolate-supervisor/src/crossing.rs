@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pyisolate_abi::frame::Frame;
-use pyisolate_abi::message::{Answer, Payload, TEXT_BYTES_MAX, ToGuest, ToHost};
+use pyisolate_abi::message::{Answer, CONFIGURED, Payload, TEXT_BYTES_MAX, ToGuest, ToHost};
 use pyisolate_abi::pickle::{DictKind, Node};
 use pyisolate_channel::{Mapping, SharedBuffer};
 use pyisolate_jail::Report;
@@ -43,6 +43,10 @@ impl CellShared {
         let bytes = record.len() as u64;
         match message {
             ToHost::Ready(_) => Err(Breach::SecondReady),
+            ToHost::Done(CONFIGURED) => {
+                let told = std::mem::replace(&mut lock(&self.state).configured, true);
+                if told { Err(Breach::UnknownOperation(CONFIGURED)) } else { Ok(()) }
+            }
             ToHost::Done(id) => self.finish(id, true, Ok(None)),
             ToHost::Result { id, value } => {
                 let result = match self.open(&value, store.as_ref())? {

@@ -131,6 +131,11 @@ pub enum CellError {
     /// The caller stopped waiting.
     #[error("{0} was interrupted")]
     Interrupted(&'static str),
+    /// The cell belongs to the process that this one was forked from, which goes on using it.
+    #[error(
+        "this process was forked from the one that owns the cell: make a Supervisor of its own"
+    )]
+    Forked,
     /// The cell is gone.
     #[error("{0}")]
     Dead(Death),
@@ -172,6 +177,7 @@ impl CellError {
             | Self::Full { .. }
             | Self::Clogged { .. }
             | Self::Interrupted(_)
+            | Self::Forked
             | Self::Target(_)
             | Self::TooLong { .. }
             | Self::TooLarge { .. }
@@ -218,7 +224,10 @@ pub enum SpawnError {
     #[error("the cell was not ready after {} s", .0.as_secs_f64())]
     Slow(Duration),
     /// The supervisor belongs to the process that this one was forked from.
-    #[error("this process was forked from the one that owns the supervisor: make one of its own")]
+    #[error(
+        "this process was forked from the one that owns the supervisor: make a Supervisor of its \
+         own, or call shutdown() first"
+    )]
     Forked,
     /// The supervisor was shut down.
     #[error("the supervisor is shut down")]

@@ -43,6 +43,11 @@ impl Cell {
         Self { shared }
     }
 
+    /// What is shared, unless this is a fork's copy, which must keep its hands off the channel.
+    fn owned(&self) -> Result<&Arc<CellShared>, CellError> {
+        owned(&self.shared)
+    }
+
     /// The cell's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -72,7 +77,7 @@ impl Cell {
         source: &str,
         patience: &Patience<'_>,
     ) -> Result<ExecHandle, CellError> {
-        let operation = self.shared.exec(source, patience)?;
+        let operation = self.owned()?.exec(source, patience)?;
         Ok(ExecHandle { shared: Arc::clone(&self.shared), operation })
     }
 
@@ -101,7 +106,8 @@ impl Cell {
         arguments: Outbound<'_>,
         patience: &Patience<'_>,
     ) -> Result<CallHandle, CellError> {
-        let operation = self.shared.call(target, arguments.pickle, arguments.buffers, patience)?;
+        let operation =
+            self.owned()?.call(target, arguments.pickle, arguments.buffers, patience)?;
         Ok(CallHandle { shared: Arc::clone(&self.shared), operation })
     }
 
@@ -125,7 +131,7 @@ impl Cell {
     /// # Errors
     /// [`CellError::Full`] if the guest takes nothing in that time.
     pub fn post(&self, message: Outbound<'_>, patience: &Patience<'_>) -> Result<(), CellError> {
-        self.shared.post(message.pickle, message.buffers, patience)
+        self.owned()?.post(message.pickle, message.buffers, patience)
     }
 
     /// `recv`: takes the next item of the channel, waiting for it.
@@ -134,7 +140,7 @@ impl Cell {
     /// [`CellError::TimedOut`] past the timeout; [`CellError::Guest`] if an `exec` raised and its
     /// handle was not asked; [`CellError::Dead`] once everything that the cell sent was taken.
     pub fn recv(&self, timeout: Option<Duration>) -> Result<Event, CellError> {
-        self.shared.recv(timeout)
+        self.owned()?.recv(timeout)
     }
 
     /// The next item that has crossed already, without waiting and without looking for more.
@@ -143,12 +149,15 @@ impl Cell {
     /// As [`Cell::recv`].
     #[must_use]
     pub fn try_recv(&self) -> Option<Result<Event, CellError>> {
-        self.shared.try_recv()
+        self.owned().ok()?.try_recv()
     }
 
     /// Ends the cell after what it was sent so far; kills it past the timeout. Failures of `exec`s
     /// that nobody was told of are logged, and returned.
     pub fn close(&self, timeout: Duration) -> Vec<GuestFailure> {
+        if self.owned().is_err() {
+            return Vec::new();
+        }
         self.shared.close(timeout);
         let failures = lock(&self.shared.state).tell_untold();
         for failure in &failures {
@@ -159,6 +168,9 @@ impl Cell {
 
     /// Kills the cell and waits until it is gone. What it sent before can still be received.
     pub fn kill(&self) {
+        if self.owned().is_err() {
+            return;
+        }
         self.shared.condemn(Death::Killed);
         self.shared.await_death();
     }
@@ -179,6 +191,9 @@ impl Cell {
     /// the resource limits as they are now, while the cell lives.
     #[must_use]
     pub fn confinement(&self) -> Report {
+        if self.owned().is_ok() {
+            self.shared.wait_until_configured();
+        }
         let mut report = lock(&self.shared.state).ready.clone().unwrap_or_default();
         let rlimits = report.layers.iter_mut().find(|layer| layer.name == LayerName::Rlimits);
         if let (Some(layer), Some(limits)) = (rlimits, self.shared.process.limits()) {
@@ -194,6 +209,10 @@ impl Cell {
     }
 }
 
+fn owned(shared: &Arc<CellShared>) -> Result<&Arc<CellShared>, CellError> {
+    if shared.process.owner.is_this() { Ok(shared) } else { Err(CellError::Forked) }
+}
+
 /// A running or ended `call`.
 #[derive(Debug)]
 pub struct CallHandle {
@@ -207,7 +226,7 @@ impl CallHandle {
     /// # Errors
     /// [`CellError::Guest`] if it raised; [`CellError::TimedOut`].
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Delivery, CellError> {
-        match self.shared.result(&self.operation, timeout, "call")? {
+        match owned(&self.shared)?.result(&self.operation, timeout, "call")? {
             Some(value) => Ok(*value),
             // Taken before, or an end without a value, which only an `exec` has.
             None => Err(CellError::Dead(self.shared.await_death())),
@@ -226,7 +245,9 @@ impl ExecHandle {
     /// Whether it ended, well or not.
     #[must_use]
     pub fn done(&self) -> bool {
-        self.shared.read_now();
+        if let Ok(shared) = owned(&self.shared) {
+            shared.read_now();
+        }
         !matches!(*lock(&self.operation.outcome), Outcome::Pending)
             || lock(&self.shared.state).death.is_some()
     }
@@ -236,6 +257,6 @@ impl ExecHandle {
     /// # Errors
     /// [`CellError::Guest`] if it raised and nobody was told yet; [`CellError::TimedOut`].
     pub fn wait(&self, timeout: Option<Duration>) -> Result<(), CellError> {
-        self.shared.result(&self.operation, timeout, "exec").map(|_| ())
+        owned(&self.shared)?.result(&self.operation, timeout, "exec").map(|_| ())
     }
 }
