@@ -84,13 +84,17 @@ struct Description {
 
 impl Environment {
     /// Looks for an interpreter with pyisolate in it: `$PYISOLATE_PYTHON`, `.venv` here, then
-    /// `python3` and `python` on `PATH`.
+    /// `python3` and `python` on `PATH`. The first may also be one that a virtual environment is to
+    /// be made from, as the project's own set-up takes it; then the search goes on.
     ///
     /// # Errors
     /// [`EnvironmentError::NotFound`] naming what was tried.
     pub fn discover() -> Result<Self, EnvironmentError> {
         if let Some(explicit) = std::env::var_os("PYISOLATE_PYTHON") {
-            return Self::of_interpreter(Path::new(&explicit), None);
+            match Self::of_interpreter(Path::new(&explicit), None) {
+                Err(EnvironmentError::NoRuntime { .. }) => {}
+                found => return found,
+            }
         }
         let mut tried = Vec::new();
         for candidate in [".venv/bin/python", "python3", "python"] {
