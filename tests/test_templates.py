@@ -242,3 +242,10 @@ def test_many_templates_at_once(supervisor):
         with supervisor.spawn("a", template=template) as cell:
             run(cell, "post(number)")
             assert cell.recv(PATIENCE) == number
+
+
+def test_set_up_code_that_takes_too_much_memory_is_ended(supervisor):
+    with pytest.raises(pyisolate.MemoryExceeded):
+        supervisor.template(setup="kept = []\nwhile True: kept.append(b'x' * (1 << 20))")
+    with supervisor.spawn("after", template=supervisor.template(setup="x = 1")) as cell:
+        assert cell.call("__main__.x.bit_length") == 1

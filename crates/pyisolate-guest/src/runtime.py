@@ -80,7 +80,6 @@ def _is_sent(module, name):
         name in _SENT_TYPES.get(module, ())
         or (module, name) in _SENT_GLOBALS
         or (module, name) in _trusted_names
-        or (module == "__main__" and any(name == known for _, known in _trusted_names))
         or module.partition(".")[0] == "numpy"
     )
 
@@ -101,7 +100,8 @@ class _Pickler(_pickle.Pickler):
         return False
 
     def reducer_override(self, obj):
-        kind = obj if isinstance(obj, (type, types.FunctionType, types.BuiltinFunctionType)) else type(obj)
+        named = (type, types.FunctionType, types.BuiltinFunctionType)
+        kind = obj if isinstance(obj, named) else type(obj)
         module = getattr(kind, "__module__", None) or "builtins"
         name = getattr(kind, "__qualname__", "?")
         if not _is_sent(module, name):
@@ -128,7 +128,10 @@ _picklers = []
 
 def dumps(obj):
     """Pickles `obj` into its bytes and its out-of-band buffers."""
-    pickler = _picklers.pop() if _picklers else _Pickler()
+    try:
+        pickler = _picklers.pop()
+    except IndexError:  # all of them are at work, in other threads or further up
+        pickler = _Pickler()
     result = pickler.run(obj)  # a pickler that failed is dropped
     _picklers.append(pickler)
     return result
@@ -142,11 +145,8 @@ def loads(payload):
     fd, size = store
     try:
         # Private, so that the guest may write into the arrays that it got.
-        memory = memoryview(
-            mmap.mmap(
-                fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, **_NO_DUPLICATE
-            )
-        )
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        memory = memoryview(mmap.mmap(fd, size, mmap.MAP_PRIVATE, access, trackfd=False))
     finally:
         os.close(fd)
     parts = [
@@ -154,9 +154,6 @@ def loads(payload):
         for part in (data, *places)
     ]
     return _pickle.loads(parts[0], buffers=parts[1:])
-
-
-_NO_DUPLICATE = {"trackfd": False}
 
 
 def _text(value, limit):
@@ -393,7 +390,8 @@ def _run_source(source):
 def _type_name(kind):
     """The name of an exception's type, with its module unless that is `builtins`."""
     try:
-        module, name = (_text(text, NAME_BYTES_MAX // 2) for text in (kind.__module__, kind.__qualname__))
+        names = (kind.__module__, kind.__qualname__)
+        module, name = (_text(text, NAME_BYTES_MAX // 2) for text in names)
     except MemoryError:
         raise
     except BaseException:

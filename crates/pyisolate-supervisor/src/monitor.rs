@@ -181,7 +181,9 @@ impl Monitor {
     /// The guest's end of the channel is closed: whatever holds the process is no use any more.
     fn cell_gone(&self, cell: &Arc<CellShared>) {
         let _ = epoll::delete(&self.epoll, cell.control.bell_fd());
-        cell.process.kill_unless_handed_over();
+        if !cell.process.is_handed_over() {
+            cell.process.kill();
+        }
         if let Err(error) = cell.control.mark_dead() {
             tracing::warn!(%error, "could not wake the threads that wait for a dead cell");
         }
@@ -222,6 +224,9 @@ impl Monitor {
         let mut busy = false;
         for cell in cells {
             let Some(settings) = cell.settings.get() else { continue };
+            if cell.process.is_handed_over() {
+                continue; // it serves for as long as it is wanted
+            }
             let limits = &settings.limits;
             let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             let overrun = |limit, allowed, reached| {

@@ -99,11 +99,9 @@ impl Process {
         lock(&self.handle).handed_over = true;
     }
 
-    /// Kills it if it has no business without its channel.
-    pub(crate) fn kill_unless_handed_over(&self) {
-        if !lock(&self.handle).handed_over {
-            self.kill();
-        }
+    /// Whether it is a template's zygote by now.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        lock(&self.handle).handed_over
     }
 
     /// Its end of the channel was closed, and what was in it read.
