@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use crate::convert::{Classes, to_python};
 use crate::errors::cell_error;
 use crate::pickling::Pickled;
+use crate::supervisor::Template;
 
 /// How long one wait goes on before signals are looked at: Ctrl-C is felt this late at the most.
 const SIGNAL_SLICE: Duration = Duration::from_millis(100);
@@ -24,7 +25,8 @@ pub(crate) struct Cell {
     inner: supervisor::Cell,
     classes: Classes,
     backend: &'static str,
-    /// Lives for as long as its cells do.
+    /// Both live for as long as their cells do.
+    _template: Option<Py<Template>>,
     _supervisor: Arc<supervisor::Supervisor>,
 }
 
@@ -33,9 +35,10 @@ impl Cell {
         inner: supervisor::Cell,
         classes: Classes,
         backend: &'static str,
+        template: Option<Py<Template>>,
         supervisor: Arc<supervisor::Supervisor>,
     ) -> Self {
-        Self { inner, classes, backend, _supervisor: supervisor }
+        Self { inner, classes, backend, _template: template, _supervisor: supervisor }
     }
 }
 

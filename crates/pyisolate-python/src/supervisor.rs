@@ -69,9 +69,10 @@ impl Supervisor {
         limits: &Bound<'_, PyDict>,
         imports: Vec<String>,
         trusted: Vec<Bound<'_, PyType>>,
-        template: Option<&Template>,
+        template: Option<Py<Template>>,
     ) -> PyResult<Cell> {
-        if let Some(template) = template
+        let forked_from = template.as_ref().map(Py::get);
+        if let Some(template) = forked_from
             && !Arc::ptr_eq(&template.supervisor, &self.inner)
         {
             return Err(type_error("the template is another supervisor's"));
@@ -84,9 +85,9 @@ impl Supervisor {
             ..CellOptions::new(CellName::new(name).map_err(value_error)?)
         };
         let cell = py
-            .detach(|| self.inner.spawn(options, template.map(|template| &template.inner)))
+            .detach(|| self.inner.spawn(options, forked_from.map(|template| &template.inner)))
             .map_err(|error| spawn_error(py, &error))?;
-        Ok(Cell::new(cell, Classes::new(classes), "process", Arc::clone(&self.inner)))
+        Ok(Cell::new(cell, Classes::new(classes), "process", template, Arc::clone(&self.inner)))
     }
 
     #[pyo3(signature = (imports, setup))]

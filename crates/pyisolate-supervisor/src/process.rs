@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
+use rustix::time::Timespec;
 
 use crate::cell::lock;
 
@@ -92,6 +94,15 @@ impl Process {
     pub(crate) fn ended(&self, status: i32, cpu_ms: u64) {
         self.cpu_ms.fetch_max(cpu_ms, Ordering::Relaxed);
         lock(&self.handle).status = Some(status);
+    }
+
+    /// Whether the kernel says that it ended, which the supervisor may not have heard yet.
+    pub(crate) fn has_exited(&self) -> bool {
+        let handle = lock(&self.handle);
+        let Some(pidfd) = &handle.pidfd else { return handle.status.is_some() };
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut fds, Some(&now)), Ok(1))
     }
 
     /// From now on it lives without its channel, as a template's zygote.

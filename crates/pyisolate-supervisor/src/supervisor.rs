@@ -374,7 +374,7 @@ impl Inner {
     fn take_ready(&self) -> Option<Arc<CellShared>> {
         let cell = loop {
             let cell = lock(&self.pool).pop()?;
-            if !is_dead(&cell) {
+            if !is_dead(&cell) && !cell.process.has_exited() {
                 break cell;
             }
         };
