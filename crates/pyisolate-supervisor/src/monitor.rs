@@ -84,10 +84,11 @@ impl Monitor {
         let _ = rustix::io::write(&self.poke, &1_u64.to_ne_bytes());
     }
 
-    /// A thread stopped reading a cell's ring before it was empty.
+    /// A thread stopped reading a cell's ring before it was empty. It most likely comes back for
+    /// more, so the rest is looked at with the next tick, not at once.
     pub(crate) fn read_soon(&self, number: u32) {
         lock(&self.unread).push(number);
-        self.wake();
+        self.watch_closely();
     }
 
     /// An operation began: its clock has to be looked at.
@@ -145,6 +146,10 @@ impl Monitor {
                 }
             }
             self.asleep.store(false, Ordering::SeqCst);
+            let unread = std::mem::take(&mut *lock(&self.unread));
+            for cell in unread.into_iter().filter_map(|number| self.cell(number)) {
+                cell.read_now();
+            }
             for event in &events {
                 let data = event.data.u64();
                 let number = u32::try_from(data & u64::from(u32::MAX)).unwrap_or(0);
@@ -154,10 +159,6 @@ impl Monitor {
                     _ => {
                         let _ = rustix::io::read(&self.poke, &mut [0; 8]);
                         last_busy = Instant::now();
-                        let unread = std::mem::take(&mut *lock(&self.unread));
-                        for cell in unread.into_iter().filter_map(|number| self.cell(number)) {
-                            cell.read_now();
-                        }
                     }
                 }
             }
