@@ -216,6 +216,21 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Where parts of these lengths lie in a store, one after the other, each aligned; and the length of
+/// the store, in bytes.
+#[must_use]
+pub fn store_layout(lens: impl Iterator<Item = usize>) -> (Vec<Part<'static>>, u64) {
+    let mut end = 0_u64;
+    let places = lens
+        .map(|len| {
+            let offset = end;
+            end = (end + len as u64).next_multiple_of(STORE_ALIGN);
+            Part::Stored { offset, len: u32::try_from(len).unwrap_or(u32::MAX) }
+        })
+        .collect();
+    (places, end)
+}
+
 /// How many bytes a frame with these parts takes.
 #[must_use]
 pub fn encoded_len(parts: &[Part<'_>]) -> usize {

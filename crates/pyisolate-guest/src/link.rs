@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, FrameError, Part, STORE_ALIGN, encoded_len};
+use pyisolate_abi::frame::{
+    FRAME_BYTES_MAX, Frame, FrameError, Part, STORE_ALIGN, encoded_len, store_layout,
+};
 use pyisolate_abi::message::{Answer, CONFIGURED, Payload, ToGuest, ToHost};
 use pyisolate_channel::{
     ChannelError, GuestDescriptors, GuestEnd, GuestReader, GuestWriter, Received, Sent, fill_buffer,
@@ -283,7 +285,7 @@ impl Link {
 
     /// Sends a message without a payload, or with a small one.
     pub(crate) fn send(&self, message: &ToHost<'_>) -> Result<(), LinkError> {
-        self.send_frame(&message.to_frame(0))
+        self.send_frame(&message.to_frame(0), is_urgent(message))
     }
 
     /// Sends without waiting; `false` if the ring is full or another thread is sending.
@@ -298,10 +300,9 @@ impl Link {
         Ok(writer.try_send(&[&record], is_urgent(message))? == Sent::Sent)
     }
 
-    fn send_frame(&self, frame: &Frame<'_>) -> Result<(), LinkError> {
+    fn send_frame(&self, frame: &Frame<'_>, urgent: bool) -> Result<(), LinkError> {
         let mut record = Vec::new();
         frame.encode(&mut record);
-        let urgent = ToHost::from_frame(frame).is_ok_and(|message| is_urgent(&message));
         match lock(&self.writer).send(&[&record], urgent, None)? {
             Sent::Sent => Ok(()),
             Sent::Full | Sent::PeerGone => Err(LinkError::Stopped),
@@ -320,22 +321,21 @@ impl Link {
             pickle: Part::Inline(pickle),
             buffers: buffers.iter().map(|bytes| Part::Inline(bytes)).collect(),
         };
-        let frame = message(inline).to_frame(0);
+        let inline = message(inline);
+        let frame = inline.to_frame(0);
         if encoded_len(&frame.parts) <= FRAME_BYTES_MAX {
-            return self.send_frame(&frame);
+            return self.send_frame(&frame, is_urgent(&inline));
         }
-        // Each part begins at a multiple of STORE_ALIGN, with zeros before it.
+        let parts = || std::iter::once(pickle).chain(buffers.iter().copied());
+        let (places, end) = store_layout(parts().map(<[u8]>::len));
+        // The zeros between the parts, which are aligned.
         static PADDING: [u8; STORE_ALIGN as usize] = [0; STORE_ALIGN as usize];
-        let mut end = 0_u64;
-        let mut places = Vec::with_capacity(buffers.len() + 1);
-        let mut pieces = Vec::with_capacity(2 * buffers.len() + 2);
-        for bytes in std::iter::once(pickle).chain(buffers.iter().copied()) {
-            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            places.push(Part::Stored { offset: end, len });
-            let padding = bytes.len().next_multiple_of(PADDING.len()) - bytes.len();
-            pieces.extend([bytes, &PADDING[..padding]]);
-            end += (bytes.len() + padding) as u64;
-        }
+        let pieces: Vec<&[u8]> = parts()
+            .flat_map(|bytes| {
+                let padding = bytes.len().next_multiple_of(PADDING.len()) - bytes.len();
+                [bytes, &PADDING[..padding]]
+            })
+            .collect();
         let (store, memory) = self.room(end)?;
         fill_buffer(memory, &pieces)?;
         let mut places = places.into_iter();
@@ -343,7 +343,8 @@ impl Link {
             pickle: places.next().unwrap_or(Part::Inline(&[])),
             buffers: places.collect(),
         };
-        self.send_frame(&message(stored).to_frame(store))
+        let stored = message(stored);
+        self.send_frame(&stored.to_frame(store), is_urgent(&stored))
     }
 
     /// Asks the host for a shared buffer; its number is the id under which it was asked for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyisolate_abi::frame::Part;
 use pyisolate_abi::message::Payload;
-use pyisolate_abi::pickle::{Caps, DecodeError, Message, TrustedNames, decode};
+use pyisolate_abi::pickle::{Caps, Message, TrustedNames, decode};
 use pyisolate_channel::Mapping;
 
 use crate::error::Breach;
@@ -82,13 +82,9 @@ pub(crate) fn open(
     };
     match decode(pickle, &lens, trusted, caps) {
         Ok(message) => Ok(Decoded::Delivery(Delivery { message, buffers })),
-        Err(error) if is_breach(&error) => Err(Breach::Pickle(error)),
+        Err(error) if error.is_malformed() => Err(Breach::Pickle(error)),
         Err(error) => Ok(Decoded::Refused(error.to_string())),
     }
-}
-
-fn is_breach(error: &DecodeError) -> bool {
-    error.is_malformed()
 }
 
 /// Parts that overlap could make one buffer cost the host as much as a thousand.

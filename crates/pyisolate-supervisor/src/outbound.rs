@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
-use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, Part, STORE_ALIGN, encoded_len};
+use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, Part, encoded_len, store_layout};
 use pyisolate_abi::message::{Payload, ToGuest};
 use pyisolate_channel::{ChannelError, HostControl, HostWriter, Sent, SharedBuffer};
 
@@ -240,13 +240,7 @@ impl CellShared {
         if encoded_len(&inline.parts) <= FRAME_BYTES_MAX {
             return self.send(Outgoing::new(&inline, None), patience);
         }
-        let mut places = Vec::with_capacity(buffers.len() + 1);
-        let mut end = 0_u64;
-        for part in parts() {
-            let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
-            places.push(Part::Stored { offset: end, len });
-            end = (end + part.len() as u64).next_multiple_of(STORE_ALIGN);
-        }
+        let (places, end) = store_layout(parts().map(<[u8]>::len));
         let shared = SharedBuffer::create(usize::try_from(end).unwrap_or(usize::MAX))
             .map_err(CellError::Buffer)?;
         for (place, bytes) in places.iter().zip(parts()) {
