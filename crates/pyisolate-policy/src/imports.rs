@@ -52,7 +52,8 @@ impl Imports {
     }
 }
 
-fn is_dotted_name(name: &str) -> bool {
+/// Whether it is identifiers with dots between them.
+pub(crate) fn is_dotted_name(name: &str) -> bool {
     let is_identifier = |part: &str| {
         let mut chars = part.chars();
         chars.next().is_some_and(|first| first.is_alphabetic() || first == '_')

@@ -23,9 +23,30 @@ pub enum LimitName {
     OpenFiles,
     /// `child_work_max`
     Threads,
+    /// `network_ops_max`
+    NetworkOps,
+    /// `network_bytes_max`
+    NetworkBytes,
+    /// `disk_bytes_max`
+    DiskBytes,
 }
 
 impl LimitName {
+    /// Every limit there is.
+    pub const ALL: [Self; 11] = [
+        Self::WallTime,
+        Self::Cpu,
+        Self::Memory,
+        Self::Output,
+        Self::Message,
+        Self::Unread,
+        Self::OpenFiles,
+        Self::Threads,
+        Self::NetworkOps,
+        Self::NetworkBytes,
+        Self::DiskBytes,
+    ];
+
     /// The keyword of `spawn` that sets this limit.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -38,7 +59,16 @@ impl LimitName {
             Self::Unread => "unread_bytes_max",
             Self::OpenFiles => "open_files_max",
             Self::Threads => "child_work_max",
+            Self::NetworkOps => "network_ops_max",
+            Self::NetworkBytes => "network_bytes_max",
+            Self::DiskBytes => "disk_bytes_max",
         }
+    }
+}
+
+impl serde::Serialize for LimitName {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(self.as_str())
     }
 }
 
@@ -58,9 +88,9 @@ pub struct Limits {
     /// CPU time of the whole cell over its life, in milliseconds. Default 60,000: a minute of one
     /// core, which a loop that never ends uses up in a minute.
     pub cpu_ms: u64,
-    /// Memory of the cell's own, in bytes: heap, thread stacks and writable data of libraries, large
-    /// messages that it holds, and page tables; not files that are only read. Default 512 MiB: a data frame of some millions of rows
-    /// fits, and twenty cells fit a small server.
+    /// Memory of the cell's own, in bytes: heap, thread stacks and writable data of libraries,
+    /// large messages that it holds, and page tables; not files that are only read. Default 512
+    /// MiB: a data frame of some millions of rows fits, and twenty cells fit a small server.
     pub mem_bytes: u64,
     /// What `print`, stderr and `log` may write over the cell's life, in bytes. Default 16 MiB:
     /// more than anybody reads.
@@ -77,6 +107,13 @@ pub struct Limits {
     /// Threads, the main one among them. Default 16: a thread pool's usual size, at 8 MiB of stack
     /// each a quarter of the default memory.
     pub threads: u64,
+    /// Connections and HTTP requests over the cell's life, redirects among them. Default 1,000: a
+    /// crawl of a small site.
+    pub network_ops: u64,
+    /// Bytes that cross the network for the cell over its life, both ways. Default 256 MiB.
+    pub network_bytes: u64,
+    /// Bytes that the cell writes to files over its life. Default 1 GiB.
+    pub disk_bytes: u64,
 }
 
 impl Default for Limits {
@@ -90,6 +127,9 @@ impl Default for Limits {
             unread_bytes: 256 << 20,
             open_files: 64,
             threads: 16,
+            network_ops: 1000,
+            network_bytes: 256 << 20,
+            disk_bytes: 1 << 30,
         }
     }
 }
@@ -109,6 +149,23 @@ pub struct LimitError {
 }
 
 impl Limits {
+    /// The number behind a name.
+    pub fn slot(&mut self, name: LimitName) -> &mut u64 {
+        match name {
+            LimitName::WallTime => &mut self.wall_time_ms,
+            LimitName::Cpu => &mut self.cpu_ms,
+            LimitName::Memory => &mut self.mem_bytes,
+            LimitName::Output => &mut self.output_bytes,
+            LimitName::Message => &mut self.message_bytes,
+            LimitName::Unread => &mut self.unread_bytes,
+            LimitName::OpenFiles => &mut self.open_files,
+            LimitName::Threads => &mut self.threads,
+            LimitName::NetworkOps => &mut self.network_ops,
+            LimitName::NetworkBytes => &mut self.network_bytes,
+            LimitName::DiskBytes => &mut self.disk_bytes,
+        }
+    }
+
     /// Checks each number against what a cell needs to live and what can be enforced.
     ///
     /// # Errors
@@ -136,7 +193,10 @@ impl Limits {
         check(LimitName::Unread, self.unread_bytes, 64 << 10, 1 << 46)?;
         // Three standard streams, the channel's socket, and one to open.
         check(LimitName::OpenFiles, self.open_files, 5, 1 << 20)?;
-        check(LimitName::Threads, self.threads, 1, 1 << 15)
+        check(LimitName::Threads, self.threads, 1, 1 << 15)?;
+        check(LimitName::NetworkOps, self.network_ops, 0, 1 << 46)?;
+        check(LimitName::NetworkBytes, self.network_bytes, 0, 1 << 46)?;
+        check(LimitName::DiskBytes, self.disk_bytes, 0, 1 << 46)
     }
 }
 

@@ -1,0 +1,225 @@
+//! What people are shown when a text is no policy: word for word.
+
+use pyisolate_policy::{Document, Format};
+
+fn refused(text: &str, name: &str, format: Format) -> String {
+    match Document::parse(text, name, format) {
+        Ok(document) => panic!("{text:?} was read: {document:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[track_caller]
+fn yaml(text: &str, shown: &str) {
+    assert_eq!(refused(text, "policy.yml", Format::Yaml), shown.trim_start_matches('\n'));
+}
+
+#[test]
+fn an_unknown_key_has_a_suggestion() {
+    yaml(
+        "version: 1\nnet:\n  conect: [\"db:5432\"]\nfilesys: {}\n",
+        r#"
+policy.yml:3:3: unknown key "conect" in net
+  |
+3 |   conect: ["db:5432"]
+  |   ^^^^^^
+  = did you mean "connect"?
+
+policy.yml:4:1: unknown key "filesys" in a policy
+  |
+4 | filesys: {}
+  | ^^^^^^^
+  = the keys are version, defaults, cells, extends, fs, net, subprocess, secrets, clock, random, ipc, capabilities, imports, deny, limits, mem, wall_time_ms, cpu_ms, mem_bytes, output_bytes_max, message_bytes_max, unread_bytes_max, open_files_max, child_work_max, network_ops_max, network_bytes_max, disk_bytes_max"#,
+    );
+}
+
+#[test]
+fn everything_is_told_at_once() {
+    yaml(
+        r#"version: 2
+fs:
+  read: [data, "/a/[", 7]
+net:
+  connect: ["db.example.org", "db:0", "::1:80"]
+  http: ["api.example.org", "https://user@a/", {url: "https://a/", methods: ["G T"]}]
+limits: {mem: 1MiB}
+clock: [now]
+"#,
+        r#"
+policy.yml:1:10: the version is 2
+  |
+1 | version: 2
+  |          ^
+  = this reads version 1
+
+policy.yml:3:10: "data" is not absolute: begin it with '/'
+  |
+3 |   read: [data, "/a/[", 7]
+  |          ^^^^
+
+policy.yml:3:16: "/a/[" has a '[' that begins no class: write [[] for the character itself
+  |
+3 |   read: [data, "/a/[", 7]
+  |                ^^^^^^
+
+policy.yml:3:24: expected a path, found a number
+  |
+3 |   read: [data, "/a/[", 7]
+  |                        ^
+  = put a text that looks like that into quotes
+
+policy.yml:5:13: "db.example.org" has no port
+  |
+5 |   connect: ["db.example.org", "db:0", "::1:80"]
+  |             ^^^^^^^^^^^^^^^^
+  = write it as db.example.org:5432, or {host: db.example.org, ports: 8000-8100}
+
+policy.yml:5:31: this is no port
+  |
+5 |   connect: ["db.example.org", "db:0", "::1:80"]
+  |                               ^^^^^^
+  = use a number from 1 to 65535, a range as in 8000-8100, or *
+
+policy.yml:5:39: "::1:80" has no port
+  |
+5 |   connect: ["db.example.org", "db:0", "::1:80"]
+  |                                       ^^^^^^^^
+  = an IPv6 address before a port has brackets, as in [::1]:80
+
+policy.yml:6:10: "api.example.org" is no http or https URL
+  |
+6 |   http: ["api.example.org", "https://user@a/", {url: "https://a/", methods: ["G T"]}]
+  |          ^^^^^^^^^^^^^^^^^
+  = write it as https://api.example.org/v1
+
+policy.yml:6:29: "user@a" is no host: use a DNS name or an IP address
+  |
+6 |   http: ["api.example.org", "https://user@a/", {url: "https://a/", methods: ["G T"]}]
+  |                             ^^^^^^^^^^^^^^^^^
+
+policy.yml:6:78: "G T" is no method
+  |
+6 |   http: ["api.example.org", "https://user@a/", {url: "https://a/", methods: ["G T"]}]
+  |                                                                              ^^^^^
+  = use GET, POST and the like, or * for all
+
+policy.yml:7:15: mem_bytes=1048576 is outside 33554432..=70368744177664
+  |
+7 | limits: {mem: 1MiB}
+  |               ^^^^
+
+policy.yml:8:9: the clock has no "now"
+  |
+8 | clock: [now]
+  |         ^^^
+  = it has time, monotonic and sleep"#,
+    );
+}
+
+#[test]
+fn extends_names_what_there_is() {
+    yaml(
+        "version: 1\ncells:\n  a: {extends: b}\n  b: {extends: a}\n  c: {extends: web-scrapper}\n",
+        r#"
+policy.yml:4:16: "extends" goes round in a circle: a -> b -> a
+  |
+4 |   b: {extends: a}
+  |                ^
+  = remove one of them
+
+policy.yml:5:16: there is no template or cell "web-scrapper"
+  |
+5 |   c: {extends: web-scrapper}
+  |                ^^^^^^^^^^^^
+  = did you mean "web-scraper"?"#,
+    );
+}
+
+#[test]
+fn a_document_is_one_form_or_the_other() {
+    yaml(
+        "version: 1\ndefaults: {}\nfs: {read: [/data]}\n",
+        r#"
+policy.yml:3:1: "fs" stands beside "defaults" or "cells"
+  |
+3 | fs: {read: [/data]}
+  | ^^
+  = move it below "defaults", for every cell"#,
+    );
+    yaml("", "policy.yml:1:1: the version is missing\n  = begin with: version: 1");
+}
+
+#[test]
+fn what_is_no_yaml_toml_or_json() {
+    yaml(
+        "version: 1\nfs: {read: [/data}\n",
+        r#"
+policy.yml:2:18: this is no YAML: while parsing a flow sequence, expected ',' or ']'
+  |
+2 | fs: {read: [/data}
+  |                  ^"#,
+    );
+    yaml(
+        "version: 1\nfs: {}\nfs: {}\n",
+        r#"
+policy.yml:3:1: the key "fs" is there twice
+  |
+3 | fs: {}
+  | ^^
+  = the first is in line 2"#,
+    );
+    assert_eq!(
+        refused("version = 1\n[fs]\nread = [1\n", "policy.toml", Format::Toml),
+        r#"policy.toml:3:10: this is no TOML: unclosed array, expected `]`
+  |
+3 | read = [1
+  |          ^"#
+    );
+    assert_eq!(
+        refused("version = 1\n[fs]\nrad = [\"/a\"]\n", "policy.toml", Format::Toml),
+        r#"policy.toml:3:1: unknown key "rad" in fs
+  |
+3 | rad = ["/a"]
+  | ^^^
+  = did you mean "read"?"#
+    );
+    assert_eq!(
+        refused("{\"version\": 1,\n \"fs\": {\"read\": [\"/a\"}}", "policy.json", Format::Json),
+        r#"policy.json:2:22: this is no JSON: expected `,` or `]`
+  |
+2 |  "fs": {"read": ["/a"}}
+  |                      ^"#
+    );
+    assert_eq!(
+        refused("{\"version\": 1, \"net\": {\"http\": 7}}", "policy.json", Format::Json),
+        r#"policy.json:1:32: expected a URL, found a number
+  |
+1 | {"version": 1, "net": {"http": 7}}
+  |                                ^
+  = put a text that looks like that into quotes"#
+    );
+}
+
+#[test]
+fn texts_that_would_grow_without_end_are_refused() {
+    let refused = |text: &str| refused(text, "policy.yml", Format::Yaml);
+    let mut bomb = String::from("version: 1\nfs:\n  read: &a0 [/x, /y]\n");
+    for level in 1..40 {
+        let before = level - 1;
+        bomb.push_str(&format!("x{level}: &a{level} [*a{before}, *a{before}, *a{before}]\n"));
+    }
+    assert!(refused(&bomb).contains("too many values"), "{}", refused(&bomb));
+    let deep = format!("version: 1\nfs: {}", "[".repeat(100));
+    assert!(refused(&deep).contains("nested too deep"));
+    let deep = format!("version: 1\nfs: {}{}", "{a: ".repeat(100_000), "}".repeat(100_000));
+    assert!(refused(&deep).contains("nested too deep"));
+    let long = format!("version: 1\n#{}", "x".repeat(1 << 20));
+    assert!(refused(&long).contains("longer than"));
+    let many = format!("version: 1\nimports: [{}]", "a,".repeat(100_001));
+    assert!(refused(&many).contains("too many values"));
+    let deep = format!("{{\"version\":1,\"fs\":{}{}}}", "[".repeat(100), "]".repeat(100));
+    let error = Document::parse(&deep, "policy.json", Format::Json).unwrap_err().to_string();
+    assert!(error.contains("nested too deep"), "{error}");
+    assert!(Document::parse(&"[".repeat(500_000), "policy.json", Format::Json).is_err());
+    assert!(Document::parse(&format!("a={}", "[".repeat(500_000)), "p", Format::Toml).is_err());
+}
