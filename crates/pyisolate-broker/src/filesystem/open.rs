@@ -1,0 +1,107 @@
+//! The files that are open for one cell.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyisolate_policy::{Act, CleanPath};
+use rustix::io::Errno;
+
+use super::judge::{self, Use};
+use super::request::Mode;
+use super::stop::{bad_handle, refused};
+use crate::outcome::{Failure, Refusal};
+use crate::session::Session;
+
+/// How many files one cell can have open: a program has a handful, and each is a descriptor of the
+/// host's.
+const OPEN_FILES_MAX: usize = 64;
+
+/// The open files. Numbers are never used twice.
+#[derive(Debug, Default)]
+pub(crate) struct Open(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    last: u64,
+    files: BTreeMap<u64, Arc<OpenFile>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) path: CleanPath,
+    /// Where it lies if the host's links lead its root elsewhere.
+    pub(super) real: CleanPath,
+    pub(super) file: OwnedFd,
+    pub(super) mode: Mode,
+    /// Held while the file is written, so that its growth is counted right.
+    pub(super) writing: Mutex<()>,
+}
+
+impl Open {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether another one can be opened: asked before anything is created.
+    pub(super) fn check_room(&self) -> Result<(), Failure> {
+        if self.table().files.len() < OPEN_FILES_MAX {
+            Ok(())
+        } else {
+            Err(Failure::os(Errno::MFILE))
+        }
+    }
+
+    pub(super) fn insert(&self, file: OpenFile) -> Result<u64, Failure> {
+        let mut table = self.table();
+        if table.files.len() >= OPEN_FILES_MAX {
+            return Err(Failure::os(Errno::MFILE));
+        }
+        table.last += 1;
+        let number = table.last;
+        table.files.insert(number, Arc::new(file));
+        Ok(number)
+    }
+
+    pub(super) fn get(&self, number: u64) -> Result<Arc<OpenFile>, Failure> {
+        self.table().files.get(&number).cloned().ok_or_else(bad_handle)
+    }
+
+    pub(super) fn close(&self, number: u64) -> Result<(), Failure> {
+        let file = self.table().files.remove(&number);
+        // The file itself is closed outside of the lock: that may wait for a server.
+        file.map(drop).ok_or_else(bad_handle)
+    }
+}
+
+impl OpenFile {
+    /// Whether it was opened for this, and the policy that is in force now still allows it.
+    pub(super) fn check(&self, session: &Session, usage: Use) -> Result<(), Refusal> {
+        let opened = match usage {
+            Use::Read | Use::See => self.mode.read,
+            Use::Write => self.mode.write,
+            Use::Both => self.mode.read && self.mode.write,
+        };
+        if !opened {
+            return Err(bad_handle().into());
+        }
+        for &access in usage.accesses() {
+            session.check(&Act::File { access, path: self.path.clone() })?;
+        }
+        if self.real != self.path && judge::is_denied(&session.policy(), usage, &self.real) {
+            let why = "the host's links lead it to what the policy denies";
+            return Err(refused(usage, &self.path, why));
+        }
+        Ok(())
+    }
+
+    /// The same, for what whoever opened the file may know of it.
+    pub(super) fn check_any(&self, session: &Session) -> Result<(), Refusal> {
+        self.check(session, if self.mode.read { Use::Read } else { Use::Write })
+    }
+
+    pub(super) fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,272 @@
+//! What one cell has under way: sockets that it was handed, and answers that it has not read yet.
+
+use std::collections::BTreeMap;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use pyisolate_policy::Act;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::address::Lookups;
+use super::body::Body;
+use super::connect::failure;
+use super::line::Dialled;
+use super::tcp_info;
+use crate::cancel::OnCancel;
+use crate::outcome::{Failure, Refusal};
+use crate::session::Session;
+
+/// How many sockets a cell may hold at a time.
+const SOCKETS_MAX: usize = 32;
+
+/// How many unread answers a cell may hold at a time.
+const BODIES_MAX: usize = 16;
+
+/// What one cell has under way.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    lookups: Lookups,
+    bodies: Mutex<Bodies>,
+    sockets: Mutex<Vec<Handed>>,
+}
+
+#[derive(Debug, Default)]
+struct Bodies {
+    next: u64,
+    open: BTreeMap<u64, Open>,
+}
+
+/// An answer that is not read to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    /// The request that it answers, asked again for every piece.
+    pub(super) act: Arc<Act>,
+    pub(super) body: Arc<Mutex<Body>>,
+    /// Shut to end whoever reads.
+    socket: Option<Arc<TcpStream>>,
+}
+
+/// A right that a cell holds as a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedOut {
+    /// `tcp example.org:443 (192.0.2.1)`.
+    pub what: String,
+    /// When it was handed over.
+    pub since: SystemTime,
+}
+
+/// Our duplicate of a socket that the guest has. To shut it shuts the guest's.
+#[derive(Debug)]
+struct Handed {
+    act: Act,
+    peer: SocketAddr,
+    since: SystemTime,
+    socket: Arc<TcpStream>,
+    counted: u64,
+    /// Whether the guest was seen without it. The first time, it may be on its way.
+    missing: bool,
+    _on_cancel: OnCancel,
+}
+
+impl Handed {
+    fn shut(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Whether nothing can go through it any more, either way.
+    fn is_over(&self) -> bool {
+        let mut socket = [PollFd::new(&*self.socket, PollFlags::empty())];
+        let polled = poll(&mut socket, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        polled.is_ok() && socket[0].revents().intersects(PollFlags::HUP | PollFlags::NVAL)
+    }
+
+    /// What went through since the last time.
+    fn count(&mut self) -> u64 {
+        let all = tcp_info::transferred(&*self.socket).unwrap_or(self.counted);
+        let more = all.saturating_sub(self.counted);
+        self.counted = all;
+        more
+    }
+}
+
+impl Streams {
+    pub(super) fn lookups(&self) -> &Lookups {
+        &self.lookups
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Vec<Handed>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bodies(&self) -> MutexGuard<'_, Bodies> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // --- sockets
+
+    pub(super) fn has_room(&self) -> Result<(), Failure> {
+        room_in(&self.sockets())
+    }
+
+    /// The guest's end of a connection. Ours is kept.
+    pub(super) fn hand_out(&self, dialled: Dialled, act: Act) -> Result<OwnedFd, Failure> {
+        let Dialled { socket, peer, on_cancel } = dialled;
+        let io = |error| Failure::io(&error);
+        let guests = socket.try_clone().map_err(io)?;
+        // One flag for both, and ours is never read.
+        guests.set_nonblocking(false).map_err(io)?;
+        let mut sockets = self.sockets();
+        room_in(&sockets)?;
+        sockets.push(Handed {
+            act,
+            peer,
+            since: SystemTime::now(),
+            socket,
+            counted: 0,
+            missing: false,
+            _on_cancel: on_cancel,
+        });
+        Ok(guests.into())
+    }
+
+    /// Counts what went through the sockets and lets go of those that are over.
+    fn account(&self, session: &Session) -> Result<(), Refusal> {
+        let mut sockets = self.sockets();
+        let counted = sockets.iter_mut().map(Handed::count).fold(0, u64::saturating_add);
+        let over: Vec<Handed> = sockets.extract_if(.., |handed| handed.is_over()).collect();
+        drop(sockets);
+        drop(over);
+        session.use_network_bytes(counted)
+    }
+
+    fn shut_where(&self, is_wrong: impl Fn(&Act) -> bool) {
+        let mut sockets = self.sockets();
+        let wrong: Vec<Handed> = sockets.extract_if(.., |handed| is_wrong(&handed.act)).collect();
+        drop(sockets);
+        wrong.iter().for_each(Handed::shut);
+    }
+
+    // --- answers
+
+    pub(super) fn has_room_for_body(&self) -> Result<(), Failure> {
+        self.bodies().has_room()
+    }
+
+    /// Keeps an answer; its handle.
+    pub(super) fn keep(&self, act: Act, body: Body) -> Result<u64, Failure> {
+        let socket = body.socket();
+        let body = Arc::new(Mutex::new(body));
+        let mut bodies = self.bodies();
+        bodies.has_room()?;
+        bodies.next += 1;
+        let handle = bodies.next;
+        bodies.open.insert(handle, Open { act: Arc::new(act), body, socket });
+        Ok(handle)
+    }
+
+    pub(super) fn open(&self, handle: u64) -> Result<Open, Failure> {
+        let open = self.bodies().open.get(&handle).cloned();
+        open.ok_or_else(|| failure(Errno::BADF, format_args!("no answer is open as {handle}")))
+    }
+
+    /// Ends whoever reads it as well. It need not be there.
+    pub(super) fn close(&self, handle: u64) {
+        let open = self.bodies().open.remove(&handle);
+        if let Some(socket) = open.and_then(|open| open.socket) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// With the session, whatever the guest holds is shut.
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.shut_where(|_| true);
+    }
+}
+
+fn room_in(sockets: &[Handed]) -> Result<(), Failure> {
+    if sockets.iter().filter(|handed| !handed.is_over()).count() < SOCKETS_MAX {
+        return Ok(());
+    }
+    let text = format!("Too many open files: a cell holds at most {SOCKETS_MAX} streams");
+    Err(failure(Errno::MFILE, text))
+}
+
+impl Bodies {
+    fn has_room(&self) -> Result<(), Failure> {
+        if self.open.len() < BODIES_MAX {
+            return Ok(());
+        }
+        let text = format!(
+            "Too many open files: a cell reads at most {BODIES_MAX} answers at a time: \
+             read them to their end or close them"
+        );
+        Err(failure(Errno::MFILE, text))
+    }
+}
+
+impl Session {
+    /// The sockets that the guest holds, the oldest first.
+    #[must_use]
+    pub fn handed_out(&self) -> Vec<HandedOut> {
+        let sockets = self.streams.sockets();
+        let open = sockets.iter().filter(|handed| !handed.is_over());
+        let told = open.map(|handed| {
+            let target = match &handed.act {
+                Act::Connect { host, port } => format!("{}:{port}", host.in_url()),
+                act => act.to_string(),
+            };
+            let what = format!("tcp {target} ({})", handed.peer.ip());
+            HandedOut { what, since: handed.since }
+        });
+        told.collect()
+    }
+
+    /// Counts what went through the guest's sockets since the last time, and lets go of sockets that
+    /// are over. To be called every so often while the cell runs.
+    ///
+    /// # Errors
+    /// [`Refusal::Exhausted`] past the limit; the sockets are shut.
+    pub fn account_streams(&self) -> Result<(), Refusal> {
+        let counted = self.streams.account(self);
+        if counted.is_err() {
+            self.revoke_streams();
+        }
+        counted
+    }
+
+    /// Shuts every socket that the guest holds, its own copies with it.
+    pub fn revoke_streams(&self) {
+        self.streams.shut_where(|_| true);
+    }
+
+    /// Shuts the sockets that the policy in force now would not grant any more.
+    pub fn revoke_denied_streams(&self) {
+        let policy = self.policy();
+        self.streams.shut_where(|act| !policy.decide(act).allowed);
+    }
+
+    /// Lets go of the sockets that the guest has closed. The kernel does not tell us, since our own
+    /// duplicates keep the connections open: `holds` says for a socket's inode whether the guest has
+    /// it still, as `/proc/PID/fd` shows. A socket goes when two calls have missed it.
+    pub fn prune_streams(&self, holds: impl Fn(u64) -> bool) {
+        let mut sockets = self.streams.sockets();
+        let closed: Vec<Handed> = sockets
+            .extract_if(.., |handed| {
+                let stat = rustix::fs::fstat(&*handed.socket);
+                let before = handed.missing;
+                handed.missing = stat.is_ok_and(|stat| !holds(stat.st_ino));
+                before && handed.missing
+            })
+            .collect();
+        drop(sockets);
+        // Its last bytes count; whoever counts next says if they were too many.
+        for mut handed in closed {
+            let _ = self.use_network_bytes(handed.count());
+        }
+    }
+}

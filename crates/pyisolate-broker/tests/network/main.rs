@@ -1,0 +1,10 @@
+//! The network as a cell has it, against real servers on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod http;
+mod redirects;
+mod secret;
+mod servers;
+mod streams;
+mod tls;
