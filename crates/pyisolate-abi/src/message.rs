@@ -52,6 +52,9 @@ impl<'a> Payload<'a> {
 pub enum Answer<'a> {
     /// The action was done; this is its result.
     Granted(Payload<'a>),
+    /// The action was done; its result is this, inline, and a descriptor: an opened file or a
+    /// connected socket. It is next on the socket, under the frame's store number.
+    Handed(Payload<'a>),
     /// The action is not allowed; the text says what is missing.
     Denied(&'a str),
     /// The action was allowed and failed.
@@ -189,6 +192,7 @@ mod kind {
 }
 
 const GRANTED: &[u8] = b"granted";
+const HANDED: &[u8] = b"handed";
 const DENIED: &[u8] = b"denied";
 const FAILED: &[u8] = b"failed";
 
@@ -224,6 +228,10 @@ impl<'a> ToGuest<'a> {
                 match answer {
                     Answer::Granted(value) => {
                         parts.push(Part::Inline(GRANTED));
+                        value.push_to(&mut parts);
+                    }
+                    Answer::Handed(value) => {
+                        parts.push(Part::Inline(HANDED));
                         value.push_to(&mut parts);
                     }
                     Answer::Denied(why) => {
@@ -272,6 +280,7 @@ impl<'a> ToGuest<'a> {
                 read.at_least(2)?;
                 let answer = match read.bytes(0, NAME_BYTES_MAX)? {
                     GRANTED => Answer::Granted(read.payload(1)?),
+                    HANDED => Answer::Handed(read.payload(1)?),
                     DENIED => Answer::Denied(read.text(1)?),
                     FAILED => {
                         read.exactly(3)?;

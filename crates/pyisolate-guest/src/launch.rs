@@ -2,19 +2,21 @@
 //!
 //! It runs no guest code and reads nothing that guests write. Its standard input is the control
 //! socket, on which it reports if it fails; once the zygote runs, the socket is the zygote's alone.
-//! What is left to it is one errand: a template needs a user map, which only a process with a
-//! `/proc` can write.
+//! What is left to it are [errands], which only a single-threaded process outside every jail can do:
+//! the user maps of templates, for the zygote, and programs, for the supervisor, which asks for them
+//! on the socket that is the launcher's standard output.
 #![expect(unsafe_code, reason = "execve of the interpreter inside the jail")]
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use pyisolate_channel::control::{Control, LOAD_RUNTIME, Reply};
-use pyisolate_jail::{Environment, Outer, RootPlan, launcher_is_root, map_template, spawn_outer};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use pyisolate_jail::{Environment, Outer, RootPlan, launcher_is_root, spawn_outer};
 use thiserror::Error;
+
+mod errands;
 
 /// Where the zygote finds the errand socket. The control socket is its standard input.
 pub(crate) const ERRAND_FD: i32 = 3;
@@ -56,22 +58,26 @@ pub(crate) fn whole(error: &dyn std::error::Error) -> String {
 
 /// Runs the launcher; its exit status.
 pub(crate) fn run() -> u8 {
-    let control = match rustix::io::dup(rustix::stdio::stdin()) {
-        Ok(fd) => Control::from(fd),
-        Err(_) => return 71,
+    let control = rustix::io::dup(rustix::stdio::stdin()).map(Control::from);
+    let programs = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map(Control::from);
+    let (Ok(control), Ok(programs)) = (control, programs) else { return 71 };
+    // Nothing that this interpreter or the zygote's prints may be taken for a message.
+    let Ok(null) = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    ) else {
+        return 71;
     };
+    if rustix::stdio::dup2_stdout(&null).is_err() {
+        return 71;
+    }
     match launch(&control) {
         Ok((zygote, errands)) => {
             // From here on the supervisor hears the end of the zygote, not of the launcher.
             drop(control);
-            if let Ok(null) =
-                rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
-            {
-                let _ = rustix::stdio::dup2_stdin(null);
-            }
-            run_errands(&zygote, &errands);
-            let zygote = Pid::from_raw(zygote.pid);
-            while let Err(rustix::io::Errno::INTR) = waitpid(zygote, WaitOptions::empty()) {}
+            let _ = rustix::stdio::dup2_stdin(null);
+            errands::serve(&zygote, errands, programs);
             0
         }
         Err(error) => {
@@ -103,20 +109,6 @@ fn launch(control: &Control) -> Result<(Outer, Control), LaunchError> {
         70
     })?;
     Ok((outer, errands))
-}
-
-/// Writes user maps for templates until the zygote ends.
-fn run_errands(zygote: &Outer, errands: &Control) {
-    while let Ok(Some(request)) = errands.recv_reply(true) {
-        let Reply::Forked { number, pidfd } = request else { continue };
-        let answer = match map_template(zygote, pidfd.as_fd()) {
-            Ok(()) => Reply::Exited { number, status: 0, cpu_ms: 0 },
-            Err(error) => Reply::Fatal(whole(&error)),
-        };
-        if errands.send_reply(&answer).is_err() {
-            break;
-        }
-    }
 }
 
 /// Reads the launcher's arguments, which follow the program text.

@@ -72,6 +72,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum OwnedAnswer {
     Granted(Parcel),
+    Handed(Parcel, OwnedFd),
     Denied(String),
     Failed { kind: String, message: String },
 }
@@ -253,6 +254,15 @@ impl Link {
             ToGuest::Answer { id, answer } => {
                 let answer = match answer {
                     Answer::Granted(value) => OwnedAnswer::Granted(parcel(&value)),
+                    Answer::Handed(value) => {
+                        let value = parcel(&value);
+                        match value {
+                            Parcel { store: Some((fd, _)), parts } => {
+                                OwnedAnswer::Handed(Parcel { store: None, parts }, fd)
+                            }
+                            value => OwnedAnswer::Granted(value),
+                        }
+                    }
                     Answer::Denied(why) => OwnedAnswer::Denied(why.to_owned()),
                     Answer::Failed { kind, message } => {
                         OwnedAnswer::Failed { kind: kind.to_owned(), message: message.to_owned() }

@@ -22,6 +22,19 @@ use crate::ffi::{
 use crate::link::{Command, Link, LinkError, OwnedAnswer, OwnedPart, Parcel};
 use crate::{launch, simple, zygote};
 
+/// The parts of the standard library's wiring, which `hooks.py` compiles when they are needed.
+const STDLIB: [(&str, &str); 9] = [
+    ("broker", include_str!("stdlib/broker.py")),
+    ("clocks", include_str!("stdlib/clocks.py")),
+    ("descriptors", include_str!("stdlib/descriptors.py")),
+    ("files", include_str!("stdlib/files.py")),
+    ("folders", include_str!("stdlib/folders.py")),
+    ("http", include_str!("stdlib/http.py")),
+    ("objects", include_str!("stdlib/objects.py")),
+    ("processes", include_str!("stdlib/processes.py")),
+    ("sockets", include_str!("stdlib/sockets.py")),
+];
+
 /// One interpreter's guest runtime. Reached with the interpreter's lock held, never across an
 /// `unlocked`.
 #[derive(Default)]
@@ -158,6 +171,13 @@ fn request(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     match answer {
         OwnedAnswer::Granted(value) => {
             Object::tuple([Object::text("granted")?, parcel_object(value)?])
+        }
+        OwnedAnswer::Handed(value, fd) => {
+            let fd = u64::try_from(fd.into_raw_fd()).unwrap_or(0);
+            Object::tuple([
+                Object::text("handed")?,
+                Object::tuple([parcel_object(value)?, Object::int(fd)?])?,
+            ])
         }
         OwnedAnswer::Denied(why) => Object::tuple([Object::text("denied")?, Object::text(&why)?]),
         OwnedAnswer::Failed { kind, message } => {
@@ -398,6 +418,17 @@ unsafe extern "C" fn module_exec(module: *mut py::PyObject) -> c_int {
         let post = native.attribute(c"post")?;
         post.set_attribute(c"__module__", &Object::text("builtins")?)?;
         runtime.set_attribute(c"post", &post)?;
+        let wiring = ffi::module_from_source(
+            c"_pyisolate_hooks",
+            c"<pyisolate hooks>",
+            include_str!("stdlib/hooks.py"),
+        )?;
+        runtime.set_attribute(c"wiring", &wiring)?;
+        let parts = STDLIB
+            .iter()
+            .map(|(name, source)| Object::tuple([Object::text(name)?, Object::text(source)?]))
+            .collect::<PyResult<_>>()?;
+        runtime.set_attribute(c"wiring_sources", &Object::list(parts)?)?;
         *state.dumps.borrow_mut() = Some(runtime.attribute(c"dumps")?);
         *state.runtime.borrow_mut() = Some(runtime);
         Ok::<(), Raised>(())

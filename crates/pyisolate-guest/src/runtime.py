@@ -6,10 +6,12 @@ whatever this interpreter does; this file makes the contract pleasant to use and
 clear.
 """
 
+import _locale
 import _pickle
 import _thread
 import builtins
 import codecs
+import errno
 import gc
 import io
 import linecache
@@ -31,10 +33,18 @@ TEXT_BYTES_MAX = 30 * 1024
 
 native = None  # set by the module that compiles this source
 post = None  # likewise: `post(message)`, written in Rust
+wiring = None  # likewise: the standard library's stand-ins, and the texts of their parts
+wiring_sources = None
 
 
 class CapabilityDenied(PermissionError):
     """A `request` that the policy does not allow."""
+
+    def __init__(self, why, filename=None):
+        super().__init__(errno.EACCES, why, filename)
+
+    def __str__(self):
+        return self.strerror
 
 
 class ImportDenied(ImportError):
@@ -194,17 +204,32 @@ def metric(name, value, tags=None):
 
 def request(capability, action, payload=None):
     """Ask the broker for a privileged action; PermissionError if it is not granted."""
+    value, descriptor = request_with_descriptor(capability, action, payload)
+    if descriptor is not None:
+        value["descriptor"] = descriptor
+    return value
+
+
+def request_with_descriptor(capability, action, payload=None):
+    """What a request was answered with, and the descriptor that came with it, if one did."""
     outcome, value = native.request(
         _name("capability", capability), _name("action", action), *dumps(payload)
     )
     if outcome == "granted":
-        return loads(value)
+        return loads(value), None
+    if outcome == "handed":
+        value, descriptor = value
+        return loads(value), descriptor
     if outcome == "denied":
         raise CapabilityDenied(value)
     kind, message = value
     error = getattr(builtins, kind, None)
     if not (isinstance(error, type) and issubclass(error, Exception)):
         error = RuntimeError
+    if issubclass(error, OSError) and message.startswith("[Errno "):
+        number, _, text = message[len("[Errno ") :].partition("] ")
+        if number.removeprefix("-").isdecimal():
+            raise error(int(number), text)
     raise error(message)
 
 
@@ -288,16 +313,39 @@ class _Output(io.TextIOBase):
 # --- the namespace that guest code runs in ------------------------------------------------------
 
 _imports = frozenset()
+_imports_denied = frozenset()
+
+
+def _import_listed(name, names):
+    while name:
+        if name in names:
+            return True
+        name = name.rpartition(".")[0]
+    return False
 
 
 def _import_allowed(name):
     if _imports is None:  # a template's set-up: the host's own code
         return True
-    while name:
-        if name in _imports:
-            return True
-        name = name.rpartition(".")[0]
-    return False
+    return _import_listed(name, _imports) and not _import_listed(name, _imports_denied)
+
+
+def _import_granted(name):
+    """Asks the host where the list says no: the policy may have changed, and a refusal is kept."""
+    try:
+        request("import", "import", {"module": name})
+    except CapabilityDenied:
+        return False
+    return True
+
+
+def _import_refusal(what, name):
+    first = name.partition(".")[0]
+    if _import_listed(name, _imports_denied):
+        advice = "the policy denies it"
+    else:
+        advice = f"add it with allowed_imports=[{first!r}]"
+    return ImportDenied(f"{what} of {name!r} is not granted: {advice}", name=first)
 
 
 def _guest_import(name, globals=None, locals=None, fromlist=(), level=0):
@@ -309,13 +357,10 @@ def _guest_import(name, globals=None, locals=None, fromlist=(), level=0):
         raise ImportDenied("guest code is no package: relative imports have nothing to refer to")
     if not _import_allowed(name):
         below = [f"{name}.{item}" for item in fromlist or ()]
-        if not below or not all(map(_import_allowed, below)):
-            raise ImportDenied(
-                f"import of {name!r} is not granted: add it with "
-                f"allowed_imports=[{name.partition('.')[0]!r}]",
-                name=name,
-            )
-    return builtins.__import__(name, globals, locals, fromlist, level)
+        if not (below and all(map(_import_allowed, below))) and not _import_granted(name):
+            raise _import_refusal("import", name)
+    module = builtins.__import__(name, globals, locals, fromlist, level)
+    return wiring.guest_module(name, module)
 
 
 def _make_main():
@@ -343,12 +388,10 @@ def _resolve(target):
         module = first
         while path and not _import_allowed(module):
             module = f"{module}.{path.pop(0)}"
-        if not _import_allowed(module):
-            raise ImportDenied(
-                f"call of {target!r} is not granted: add it with allowed_imports=[{first!r}]",
-                name=first,
-            )
+        if not _import_allowed(module) and not _import_granted(module):
+            raise _import_refusal("call", target)
         found = builtins.__import__(module, fromlist=("*",))
+        found = wiring.guest_module(module, found)
     for attribute in path:
         try:
             found = getattr(found, attribute)
@@ -374,6 +417,7 @@ SOURCE_KEPT_CHARS = 256 * 1024
 _reserve = bytearray(1 << 20)
 
 _sources = 0
+_capabilities = ()
 main = None
 
 
@@ -404,10 +448,10 @@ def _failure(error):
     try:
         # The slot itself: the guest's class may have hidden it.
         trace = BaseException.__traceback__.__get__(error)
-        while trace is not None and trace.tb_frame.f_code.co_filename == _THIS_FILE:
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
             trace = trace.tb_next
         lines = traceback.format_exception(type(error), error, trace)
-        text = "".join(line for line in lines if _THIS_FILE not in line)
+        text = "".join(line for line in lines if f'File "{_OURS}' not in line)
     except MemoryError:
         raise
     except BaseException:
@@ -422,7 +466,8 @@ def _failure(error):
     )
 
 
-_THIS_FILE = _failure.__code__.co_filename
+# What the file names of this source and of the stand-ins begin with: their frames are not the guest's.
+_OURS = "<pyisolate "
 
 
 def _flush():
@@ -459,10 +504,10 @@ def _do(command):
 
 def configure(settings):
     """Takes the cell's settings: the last thing that happens before guest code may run."""
-    global _imports, _trusted_names
+    global _imports, _imports_denied, _trusted_names
     settings = _pickle.loads(settings)
-    imports = settings["imports"]
-    _imports = None if imports is None else frozenset(imports)
+    _imports = frozenset(settings["imports"]) if settings["limited"] else None
+    _imports_denied = frozenset(settings["imports_denied"])
     _trusted_names = frozenset(map(tuple, settings["trusted"]))
     native.limit(
         settings["limited"],
@@ -472,6 +517,18 @@ def configure(settings):
         settings["threads"],
         settings["cpu_seconds"],
     )
+    wiring.configure(settings)
+    _show_capabilities(wiring.names())
+
+
+def _show_capabilities(objects):
+    """Puts the capability objects among the guest's builtins, instead of those of a template."""
+    global _capabilities
+    guest_builtins = main.__dict__["__builtins__"]
+    for name in _capabilities:
+        guest_builtins.pop(name, None)
+    guest_builtins.update(objects)
+    _capabilities = tuple(objects)
 
 
 def serve():
@@ -490,12 +547,15 @@ def prepare(packages):
     """Makes this interpreter ready to be forked: called once, in the zygote."""
     global main
     sys.path.extend(packages)
+    _locale.setlocale(_locale.LC_CTYPE, "C.UTF-8")
     sys.argv = [""]
     sys.orig_argv = []
     sys.stdin = io.StringIO()
     sys.stdout = _Output("stdout", "info")
     sys.stderr = _Output("stderr", "error")
     sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
+    wiring.install(dict(wiring_sources), request, request_with_descriptor)
+    wiring.compile_all()
     main = _make_main()
     # What most guests import, once for all cells. It is there for those alone whose policy says so.
     for name in ("datetime", "json", "math"):

@@ -52,6 +52,16 @@ pub enum CapabilityError {
 /// Names the step.
 pub fn drop_all() -> Result<(), CapabilityError> {
     drop_bounding()?;
+    lock()?;
+    drop_sets()
+}
+
+/// Locks the secure bits: no user gains capabilities by `execve`, and a change of user neither gives
+/// nor takes any. Needs `CAP_SETPCAP`.
+///
+/// # Errors
+/// The kernel's.
+pub fn lock() -> Result<(), CapabilityError> {
     let bits = CapabilitiesSecureBits::NO_ROOT
         | CapabilitiesSecureBits::NO_ROOT_LOCKED
         | CapabilitiesSecureBits::NO_SETUID_FIXUP
@@ -60,8 +70,7 @@ pub fn drop_all() -> Result<(), CapabilityError> {
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
     rustix::thread::set_capabilities_secure_bits(bits)
-        .map_err(|error| CapabilityError::SecureBits(error.into()))?;
-    drop_sets()
+        .map_err(|error| CapabilityError::SecureBits(error.into()))
 }
 
 /// Empties the ambient, inheritable, permitted and effective sets. Needs no capability.

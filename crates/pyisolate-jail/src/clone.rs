@@ -59,6 +59,26 @@ pub enum Cloned {
 /// namespaces are forbidden; `ENOSPC` or `EUSERS`: `user.max_user_namespaces` is reached; `EAGAIN`:
 /// `RLIMIT_NPROC` or the cgroup's `pids.max`.
 pub fn clone_cell() -> io::Result<Cloned> {
+    clone_with(CELL_CLONE_FLAGS)
+}
+
+/// The flags of a program's clone: a user namespace without a map, so that nobody in it can make
+/// another, and none besides.
+const PROGRAM_CLONE_FLAGS: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_PIDFD
+    | libc::CLONE_CHILD_SETTID
+    | libc::CLONE_CHILD_CLEARTID
+    | libc::SIGCHLD) as u64;
+
+/// Clones the first process of a program's jail into the process that becomes the program.
+///
+/// # Errors
+/// As [`clone_cell`].
+pub(crate) fn clone_program() -> io::Result<Cloned> {
+    clone_with(PROGRAM_CLONE_FLAGS)
+}
+
+fn clone_with(flags: u64) -> io::Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
     let thread_id = thread_id_address();
     let pidfd_slot = (&raw mut pidfd).cast::<libc::c_void>();
@@ -76,25 +96,11 @@ pub fn clone_cell() -> io::Result<Cloned> {
     let result = unsafe {
         #[cfg(target_arch = "x86_64")]
         {
-            libc::syscall(
-                libc::SYS_clone,
-                CELL_CLONE_FLAGS,
-                no_stack,
-                pidfd_slot,
-                thread_id,
-                no_tls,
-            )
+            libc::syscall(libc::SYS_clone, flags, no_stack, pidfd_slot, thread_id, no_tls)
         }
         #[cfg(target_arch = "aarch64")]
         {
-            libc::syscall(
-                libc::SYS_clone,
-                CELL_CLONE_FLAGS,
-                no_stack,
-                pidfd_slot,
-                no_tls,
-                thread_id,
-            )
+            libc::syscall(libc::SYS_clone, flags, no_stack, pidfd_slot, no_tls, thread_id)
         }
     };
     finish(result, pidfd)

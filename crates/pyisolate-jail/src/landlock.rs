@@ -12,10 +12,11 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
-    PathFdError, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    PathFdError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 /// The newest ABI whose rights are asked for. Older kernels give what they have.
@@ -75,20 +76,39 @@ impl Domain {
         if support == Support::Missing {
             return Ok(Self { ruleset: None, support });
         }
-        let all = AccessFs::from_all(WANTED);
-        let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
         let null = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
-        let mut created = Ruleset::default()
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(all)?
-            .handle_access(AccessNet::from_all(WANTED))?
-            .scope(Scope::from_all(WANTED))?
-            .create()?
-            .add_rule(PathBeneath::new(PathFd::new("/")?, read))?;
+        let mut created = nothing_but_reading()?;
         // A root without /dev/null has nothing to allow there.
         if let Ok(device) = PathFd::new("/dev/null") {
             created = created.add_rule(PathBeneath::new(device, null))?;
         }
+        Ok(Self { ruleset: created.into(), support })
+    }
+
+    /// Makes the ruleset of a program, about the root that the caller has now: besides reading
+    /// everything, it may execute what is at or below `executable`, and write below `scratch` and
+    /// to `devices`.
+    pub(crate) fn prepare_command(
+        executable: &[PathBuf],
+        scratch: &str,
+        devices: &[&str],
+    ) -> Result<Self, LandlockError> {
+        let support = Support::probe();
+        if support == Support::Missing {
+            return Ok(Self { ruleset: None, support });
+        }
+        let mut created = nothing_but_reading()?;
+        for path in executable {
+            created = created.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::Execute))?;
+        }
+        for path in devices {
+            let access = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
+            created = created.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
+        }
+        let execute_and_devices =
+            AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
+        let own = AccessFs::from_all(WANTED) & !execute_and_devices;
+        created = created.add_rule(PathBeneath::new(PathFd::new(scratch)?, own))?;
         Ok(Self { ruleset: created.into(), support })
     }
 
@@ -117,6 +137,18 @@ impl Domain {
             unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
         if result == 0 { Ok(()) } else { Err(LandlockError::Enter(io::Error::last_os_error())) }
     }
+}
+
+/// A ruleset about everything there is to restrict, which lets files be read and folders be listed.
+fn nothing_but_reading() -> Result<RulesetCreated, LandlockError> {
+    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    Ok(Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(WANTED))?
+        .handle_access(AccessNet::from_all(WANTED))?
+        .scope(Scope::from_all(WANTED))?
+        .create()?
+        .add_rule(PathBeneath::new(PathFd::new("/")?, read))?)
 }
 
 impl Support {

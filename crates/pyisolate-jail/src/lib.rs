@@ -6,6 +6,9 @@
 //! and clones a process per cell ([`clone_cell`]), which gives up everything else
 //! ([`CellJail::enter`]) before guest code runs.
 //!
+//! A program that the broker runs gets another jail of the same parts ([`spawn_command`]): the host's
+//! system folders to read, a scratch folder, and no network.
+//!
 //! **Why a crate of its own.** The jail is the same for every cell, whatever its policy, so it can
 //! be read, tested and measured by itself. It links neither Python nor the supervisor, and costs a
 //! fraction of a millisecond a cell.
@@ -19,6 +22,8 @@
 
 pub mod capabilities;
 mod clone;
+mod command;
+mod command_root;
 pub mod descriptors;
 pub mod elf;
 mod enter;
@@ -32,11 +37,14 @@ mod report;
 mod rlimits;
 mod root;
 pub mod seccomp;
+mod seccomp_command;
 mod seccomp_table;
 mod template;
 
 pub use capabilities::CapabilityError;
 pub use clone::{CELL_CLONE_FLAGS, Cloned, clone_cell};
+pub use command::{Command, CommandError, CommandEvent, spawn_command};
+pub use command_root::CommandRootError;
 pub use descriptors::DescriptorError;
 pub use elf::Unresolved;
 pub use enter::{CellJail, EnterError, PrepareError, Role};
@@ -53,4 +61,5 @@ pub use report::{
 pub use rlimits::{RlimitError, Rlimits};
 pub use root::{RootError, Trees};
 pub use seccomp::{Filters, SeccompError};
+pub use seccomp_command::CommandFilter;
 pub use template::{MapTemplateError, await_map, map_template};

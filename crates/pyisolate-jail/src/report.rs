@@ -86,6 +86,8 @@ names! {
         Process = "process",
         /// A control group. The supervisor's to fill in: the jail does not see it.
         Cgroup = "cgroup",
+        /// The clock and randomness, which no kernel walls off. The supervisor's to fill in.
+        Clock = "clock",
     }
 }
 

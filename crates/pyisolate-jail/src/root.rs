@@ -24,11 +24,20 @@ use rustix::mount::{
 
 use crate::plan::{Bind, BindKind, RootPlan};
 
-/// Enough for empty files and directories: tmpfs charges inodes, not bytes, for them.
-const ROOT_SIZE: &str = "64k";
+/// How much a tmpfs may hold, and who may write to it.
+pub(crate) struct Room {
+    size: &'static str,
+    inodes: &'static str,
+    mode: &'static str,
+}
 
-/// Mount points of the largest plans seen (some sixty) with their parents, fifteen times over.
-const ROOT_INODES: &str = "1024";
+/// For mount points. The size is enough for empty files and directories, for which tmpfs charges
+/// inodes and not bytes, and a few short texts; the inodes are those of the largest plans seen (some
+/// sixty) with their parents, fifteen times over.
+pub(crate) const MOUNT_POINTS: Room = Room { size: "64k", inodes: "1024", mode: "0755" };
+
+/// For a program's own files.
+pub(crate) const SCRATCH: Room = Room { size: "16m", inodes: "4096", mode: "1777" };
 
 /// Which step of building the root failed.
 #[derive(Debug, thiserror::Error)]
@@ -129,12 +138,8 @@ impl Trees<'_> {
     /// # Errors
     /// Names the step that failed. The process is then between two roots and has to end.
     pub fn assemble(self) -> Result<(), RootError> {
-        rustix::mount::mount_change(
-            "/",
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        )
-        .map_err(|error| RootError::MakePrivate(error.into()))?;
-        let root = tmpfs(MountAttrFlags::empty())?;
+        make_private()?;
+        let root = tmpfs(&MOUNT_POINTS, MountAttrFlags::empty())?;
         // Stacked on the old root: a place that always exists and that nothing else refers to by
         // path.
         attach(root.as_fd(), CWD, Path::new("/"))?;
@@ -143,26 +148,49 @@ impl Trees<'_> {
             attach(tree.as_fd(), root.as_fd(), &bind.target)?;
         }
         for covered in self.plan.covered() {
-            let empty =
-                tmpfs(MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            let empty = tmpfs(&MOUNT_POINTS, attributes)?;
             attach(empty.as_fd(), root.as_fd(), covered)?;
         }
         enter(root.as_fd())?;
-        set_attributes(root.as_fd(), false, libc::MOUNT_ATTR_RDONLY | SEALED)
-            .map_err(RootError::Seal)
+        seal(root.as_fd())
     }
+}
+
+/// No mount of the calling process's namespace is told of changes elsewhere, or tells.
+pub(crate) fn make_private() -> Result<(), RootError> {
+    let all = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", all).map_err(|error| RootError::MakePrivate(error.into()))
+}
+
+/// Makes the finished root read-only.
+pub(crate) fn seal(root: BorrowedFd<'_>) -> Result<(), RootError> {
+    set_attributes(root, false, libc::MOUNT_ATTR_RDONLY | SEALED).map_err(RootError::Seal)
 }
 
 const SEALED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
-fn open_bind(bind: &Bind) -> Result<OwnedFd, RootError> {
+pub(crate) fn open_bind(bind: &Bind) -> Result<OwnedFd, RootError> {
+    open_tree(CWD, &bind.source, bind)
+}
+
+/// Clones what `path` is, seen from `directory`, into a detached mount with the attributes of
+/// `bind`; an empty path stands for `directory` itself.
+pub(crate) fn open_tree(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    bind: &Bind,
+) -> Result<OwnedFd, RootError> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if bind.kind == BindKind::Directory {
         // Without it, a directory that holds another mount is refused in a user namespace: what a
         // mount hides is not for an unprivileged clone to uncover.
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = rustix::mount::open_tree(CWD, &bind.source, flags)
+    if path.as_os_str().is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    let tree = rustix::mount::open_tree(directory, path, flags)
         .map_err(|error| RootError::OpenTree { path: bind.source.clone(), source: error.into() })?;
     let attributes = libc::MOUNT_ATTR_RDONLY
         | libc::MOUNT_ATTR_NOSUID
@@ -177,11 +205,11 @@ fn open_bind(bind: &Bind) -> Result<OwnedFd, RootError> {
 }
 
 /// A new detached tmpfs. Its file system refuses set-user-id programs and devices in any case.
-fn tmpfs(attributes: MountAttrFlags) -> Result<OwnedFd, RootError> {
+pub(crate) fn tmpfs(room: &Room, attributes: MountAttrFlags) -> Result<OwnedFd, RootError> {
     let failed = |call| move |error: Errno| RootError::Tmpfs { call, source: error.into() };
     let context =
         rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen"))?;
-    for (key, value) in [("size", ROOT_SIZE), ("nr_inodes", ROOT_INODES), ("mode", "0755")] {
+    for (key, value) in [("size", room.size), ("nr_inodes", room.inodes), ("mode", room.mode)] {
         rustix::mount::fsconfig_set_string(context.as_fd(), key, value)
             .map_err(failed("fsconfig"))?;
     }
@@ -192,7 +220,7 @@ fn tmpfs(attributes: MountAttrFlags) -> Result<OwnedFd, RootError> {
         .map_err(failed("fsmount"))
 }
 
-fn make_mount_point(root: BorrowedFd<'_>, bind: &Bind) -> Result<(), RootError> {
+pub(crate) fn make_mount_point(root: BorrowedFd<'_>, bind: &Bind) -> Result<(), RootError> {
     let failed =
         |error: Errno| RootError::MountPoint { path: bind.target.clone(), source: error.into() };
     let directory_mode = Mode::from_raw_mode(0o755);
@@ -214,13 +242,17 @@ fn make_mount_point(root: BorrowedFd<'_>, bind: &Bind) -> Result<(), RootError> 
         .map_err(failed)
 }
 
-fn attach(tree: BorrowedFd<'_>, directory: BorrowedFd<'_>, target: &Path) -> Result<(), RootError> {
+pub(crate) fn attach(
+    tree: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
+    target: &Path,
+) -> Result<(), RootError> {
     rustix::mount::move_mount(tree, "", directory, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|error| RootError::Attach { path: target.to_path_buf(), source: error.into() })
 }
 
 /// Makes `root` the root, and the old one unreachable.
-fn enter(root: BorrowedFd<'_>) -> Result<(), RootError> {
+pub(crate) fn enter(root: BorrowedFd<'_>) -> Result<(), RootError> {
     let failed = |call| move |error: Errno| RootError::LeaveOldRoot { call, source: error.into() };
     rustix::process::fchdir(root).map_err(failed("fchdir"))?;
     // With both arguments the same directory the old root ends up stacked on the new one, from

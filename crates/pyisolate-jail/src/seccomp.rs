@@ -156,7 +156,7 @@ pub fn in_force() -> Result<(), SeccompError> {
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn program(
+pub(crate) fn program(
     filter: &'static str,
     tables: &[&[Row]],
     otherwise: SeccompAction,
@@ -278,7 +278,7 @@ fn none_of(
         .map_err(|source| SeccompError::Compile { filter: "cell", source: source.into() })
 }
 
-fn install(filter: &'static str, program: &BpfProgram) -> Result<(), SeccompError> {
+pub(crate) fn install(filter: &'static str, program: &BpfProgram) -> Result<(), SeccompError> {
     seccompiler::apply_filter(program).map_err(|source| SeccompError::Install { filter, source })
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Row {
     pub(crate) reason: &'static str,
 }
 
-const fn row(name: &'static str, number: i64, when: When, reason: &'static str) -> Row {
+pub(crate) const fn row(name: &'static str, number: i64, when: When, reason: &'static str) -> Row {
     Row { name, number, when, reason }
 }
 
@@ -95,9 +95,9 @@ pub(crate) const CELL: &[Row] = &[
     row("epoll_pwait", libc::SYS_epoll_pwait, When::Always, "wait for descriptors"),
     row("epoll_pwait2", libc::SYS_epoll_pwait2, When::Always, "wait for descriptors"),
     row("eventfd2", libc::SYS_eventfd2, When::Always, "wait for descriptors"),
-    row("sendto", libc::SYS_sendto, When::Always, "use sockets it was given"),
+    row("sendto", libc::SYS_sendto, When::Any(SEND_TO), "use sockets it was given, towards whom they are connected to"),
     row("recvfrom", libc::SYS_recvfrom, When::Always, "use sockets it was given"),
-    row("sendmsg", libc::SYS_sendmsg, When::Always, "use sockets it was given"),
+    row("sendmsg", libc::SYS_sendmsg, When::Any(SEND_MESSAGE), "use sockets it was given, towards whom they are connected to"),
     row("recvmsg", libc::SYS_recvmsg, When::Always, "use sockets it was given"),
     row("shutdown", libc::SYS_shutdown, When::Always, "use sockets it was given"),
     row("getsockname", libc::SYS_getsockname, When::Always, "use sockets it was given"),
@@ -228,11 +228,11 @@ pub(crate) const UNKNOWN: &[Row] = &[
 ];
 
 /// The kernel takes an ioctl's request as 32 bits, whatever width libc gives it.
-const fn request(value: libc::Ioctl) -> u64 {
+pub(crate) const fn request(value: libc::Ioctl) -> u64 {
     value as u32 as u64
 }
 
-const fn arg(value: libc::c_int) -> u64 {
+pub(crate) const fn arg(value: libc::c_int) -> u64 {
     value as u64 & 0xffff_ffff
 }
 
@@ -298,6 +298,22 @@ const STREAM_PAIR: &[&[Check]] = &[&[
     ),
 ]];
 
+/// No address, and not the flag that makes a connection of a message.
+const SEND_TO: &[&[Check]] =
+    &[&[Check::Long(4, &[0]), Check::Masked(3, arg(libc::MSG_FASTOPEN), 0)]];
+
+/// The address that a message may name lies in memory, where a filter cannot see it. On the sockets
+/// that a cell can hold it leads nowhere. TCP looks at it only under `MSG_FASTOPEN`
+/// (`tcp_sendmsg_locked`): without the flag a connected socket sends to its peer, and one that is
+/// closed or disconnected answers `EPIPE` or `ECONNRESET`. The flag's other form,
+/// `TCP_FASTOPEN_CONNECT`, is no option that a cell may set. A stream pair refuses an address, and
+/// the sequenced-packet sockets of the channel ignore it. Datagram sockets, which would follow it, a
+/// cell is never given and cannot make.
+const SEND_MESSAGE: &[&[Check]] = &[&[Check::Masked(2, arg(libc::MSG_FASTOPEN), 0)]];
+
+/// All of these concern the connection that is there. None of them names an address, an interface, a
+/// mark or a route, repairs or replaces a connection's state, hands the socket to another protocol,
+/// lets others share its port, or loads a program.
 const SET_OPTION: &[&[Check]] = &[
     &[
         Check::Int(1, &[arg(libc::SOL_SOCKET)]),

@@ -369,7 +369,10 @@ fn capabilities_are_gone() {
 fn rlimits_hold() {
     let limits = Rlimits { open_files: Some(16), cpu_seconds: Some(30), ..Rlimits::fixed() };
     limits.apply().unwrap();
-    assert_eq!(limits.describe(), "core=0 nofile=16 cpu=30 fsize=0 msgqueue=0 memlock=0");
+    assert_eq!(
+        limits.describe(),
+        "core=0 nofile=16 stack=8388608 cpu=30 fsize=0 msgqueue=0 memlock=0"
+    );
     assert_eq!(errno(call(libc::SYS_dup3, [0, 15, 0])), 0);
     assert_eq!(errno(call(libc::SYS_dup3, [0, 16, 0])), libc::EBADF);
     let raise = || Rlimits { open_files: Some(1 << 16), ..Rlimits::default() }.apply().is_ok();

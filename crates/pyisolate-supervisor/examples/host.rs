@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(environment: Environment) -> Result<(), Box<dyn Error>> {
-    let supervisor = Supervisor::new(SupervisorOptions { environment, warm_pool: 0 })?;
+    let supervisor = Supervisor::new(SupervisorOptions::new(environment))?;
     let cell = supervisor.spawn(
         CellOptions {
             imports: Imports::new(["statistics"])?,

@@ -4,24 +4,28 @@
 //! what arrives (see `crossing`), and wakes the others; if nobody waits, the guest rings and the
 //! supervisor's own thread reads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use pyisolate_abi::frame::FRAME_BYTES_MAX;
-use pyisolate_abi::message::{NAME_BYTES_MAX, ToGuest};
+use pyisolate_abi::message::ToGuest;
 use pyisolate_abi::pickle::{Caps, TrustedNames};
+use pyisolate_broker::{Journal, Session};
 use pyisolate_channel::{HostControl, HostEnd, HostReader, Received, SharedBuffer};
 use pyisolate_jail::Report;
-use pyisolate_policy::{CellName, Limits};
+use pyisolate_policy::{CellName, Limits, Rule};
 
 use crate::delivery::Delivery;
-use crate::error::{Breach, CellError, Death, GuestFailure};
+use crate::error::{Breach, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
+use crate::handler::HostCapability;
 use crate::monitor::Monitor;
-use crate::outbound::{Outbound, Outgoing, Patience};
+use crate::outbound::{Outbound, Outgoing};
 use crate::process::Process;
+use crate::requests::Requests;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
 const BATCH_FRAMES: usize = 4096;
@@ -37,7 +41,7 @@ const LOOK_AROUND: Duration = Duration::from_millis(100);
 const QUEUED_BYTES: u64 = 512;
 /// How long a queue stays full without anything being taken before a thread that waits for a result
 /// is told that it waits for nothing.
-const CLOGGED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const CLOGGED_AFTER: Duration = Duration::from_secs(1);
 
 /// A cell's settings, known once it is claimed for a caller.
 #[derive(Debug)]
@@ -47,6 +51,17 @@ pub(crate) struct Settings {
     pub(crate) trusted: TrustedNames,
     pub(crate) caps: Caps,
     pub(crate) claimed: Instant,
+    /// Its side of the broker.
+    pub(crate) session: Arc<Session>,
+    /// The host's own capabilities.
+    pub(crate) capabilities: BTreeMap<String, HostCapability>,
+    /// What `spawn` granted beside the policy: it stays when the policy is replaced.
+    pub(crate) granted: Vec<Rule>,
+    /// Whether the policy came from a document, and follows it when it is loaded again.
+    pub(crate) follows_document: bool,
+    /// Who hears of refusals.
+    pub(crate) denials: Option<SyncSender<Denial>>,
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 /// How an `exec` or `call` ended, and whether anybody was told.
@@ -109,12 +124,14 @@ impl State {
 /// What all holders of a cell share.
 #[derive(Debug)]
 pub(crate) struct CellShared {
+    pub(crate) me: Weak<CellShared>,
     pub(crate) number: u32,
     pub(crate) control: HostControl,
     pub(crate) reader: Mutex<HostReader>,
     pub(crate) outbound: Mutex<Outbound>,
     /// Answers that wait for whoever holds `outbound`.
     pub(crate) answers: Mutex<VecDeque<Outgoing>>,
+    pub(crate) requests: Mutex<Requests>,
     pub(crate) state: Mutex<State>,
     pub(crate) changed: Condvar,
     pub(crate) settings: OnceLock<Settings>,
@@ -136,14 +153,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl CellShared {
-    pub(crate) fn new(number: u32, end: HostEnd, monitor: Arc<Monitor>) -> Self {
+    pub(crate) fn new(number: u32, end: HostEnd, monitor: Arc<Monitor>) -> Arc<Self> {
         let HostEnd { writer, reader, control } = end;
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             number,
             control,
             reader: Mutex::new(reader),
             outbound: Mutex::new(Outbound::new(writer)),
             answers: Mutex::default(),
+            requests: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             settings: OnceLock::new(),
@@ -156,7 +175,7 @@ impl CellShared {
             output_bytes: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             violated: AtomicBool::new(false),
-        }
+        })
     }
 
     // --- waiting and reading
@@ -216,7 +235,7 @@ impl CellShared {
 
     /// Waits for something that comes behind messages which may fill the queue: `None` past the
     /// deadline, or once the queue has been full for a while.
-    fn wait_unless_clogged<T>(
+    pub(crate) fn wait_unless_clogged<T>(
         &self,
         deadline: Option<Instant>,
         mut take: impl FnMut(&mut State) -> Option<T>,
@@ -305,7 +324,7 @@ impl CellShared {
         }
     }
 
-    fn unread_bytes_max(&self) -> u64 {
+    pub(crate) fn unread_bytes_max(&self) -> u64 {
         self.settings.get().map_or(FRAME_BYTES_MAX as u64, |settings| settings.limits.unread_bytes)
     }
 
@@ -314,179 +333,6 @@ impl CellShared {
         let deadline = Instant::now() + CONFIGURE_PATIENCE;
         // Past the deadline the report says what holds so far.
         let _ = self.wait(Some(deadline), |state| state.configured.then_some(()));
-    }
-
-    // --- the operations
-
-    fn begin(&self, is_exec: bool) -> Result<(u32, Arc<Operation>), CellError> {
-        let operation = Arc::new(Operation { is_exec, outcome: Mutex::new(Outcome::Pending) });
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let mut state = lock(&self.state);
-        if let Some(death) = &state.death {
-            return Err(CellError::Dead(death.clone()));
-        }
-        state.operations.insert(id, Arc::clone(&operation));
-        state.running_since.get_or_insert_with(Instant::now);
-        drop(state);
-        self.monitor.watch_closely();
-        Ok((id, operation))
-    }
-
-    fn abandon(&self, id: u32) {
-        let mut state = lock(&self.state);
-        state.operations.remove(&id);
-        if state.operations.is_empty() {
-            state.running_since = None;
-        }
-    }
-
-    pub(crate) fn exec(
-        &self,
-        source: &str,
-        patience: &Patience<'_>,
-    ) -> Result<Arc<Operation>, CellError> {
-        let (id, operation) = self.begin(true)?;
-        self.send_payload(source.as_bytes(), &[], patience, |payload| ToGuest::Exec {
-            id,
-            source: payload.pickle,
-        })
-        .inspect_err(|_| self.abandon(id))?;
-        Ok(operation)
-    }
-
-    pub(crate) fn call(
-        &self,
-        target: &str,
-        pickle: &[u8],
-        buffers: &[&[u8]],
-        patience: &Patience<'_>,
-    ) -> Result<Arc<Operation>, CellError> {
-        if !target.contains('.') {
-            return Err(CellError::Target(target.chars().take(200).collect()));
-        }
-        if target.len() > NAME_BYTES_MAX {
-            return Err(CellError::TooLong { what: "call target", limit: NAME_BYTES_MAX });
-        }
-        let (id, operation) = self.begin(false)?;
-        self.send_payload(pickle, buffers, patience, |arguments| ToGuest::Call {
-            id,
-            target,
-            arguments,
-        })
-        .inspect_err(|_| self.abandon(id))?;
-        Ok(operation)
-    }
-
-    /// Waits for an operation's end and takes its outcome.
-    pub(crate) fn result(
-        &self,
-        operation: &Operation,
-        timeout: Option<Duration>,
-        what: &'static str,
-    ) -> Result<Option<Box<Delivery>>, CellError> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let took = self.wait_unless_clogged(deadline, |_| {
-            let mut outcome = lock(&operation.outcome);
-            match &mut *outcome {
-                Outcome::Pending => None,
-                Outcome::Told => Some(Ok(None)),
-                // An `exec` that went well can be asked about again.
-                Outcome::Finished(Ok(None)) => Some(Ok(None)),
-                Outcome::Finished(_) => match std::mem::replace(&mut *outcome, Outcome::Told) {
-                    Outcome::Finished(result) => Some(result),
-                    Outcome::Pending | Outcome::Told => None,
-                },
-            }
-        });
-        match took {
-            Ok(Some(result)) => Ok(result?),
-            Ok(None) => {
-                let state = lock(&self.state);
-                if state.full_since.is_some_and(|since| since.elapsed() > CLOGGED_AFTER) {
-                    return Err(CellError::Clogged { unread_bytes: state.unread_bytes });
-                }
-                let after = timeout.unwrap_or_default();
-                Err(CellError::TimedOut { operation: what, after })
-            }
-            Err(death) => Err(CellError::Dead(death)),
-        }
-    }
-
-    pub(crate) fn post(
-        &self,
-        pickle: &[u8],
-        buffers: &[&[u8]],
-        patience: &Patience<'_>,
-    ) -> Result<(), CellError> {
-        self.send_payload(pickle, buffers, patience, ToGuest::Post)
-    }
-
-    /// The supervisor's own word to the guest.
-    pub(crate) fn tell(&self, message: &ToGuest<'_>) -> Result<(), CellError> {
-        self.tell_within(message, Patience::default().timeout)
-    }
-
-    /// Ends a template's time as a cell: it goes on as a zygote, and its channel is closed.
-    pub(crate) fn hand_over(&self) -> Result<(), CellError> {
-        self.process.hand_over();
-        self.tell(&ToGuest::Stop)
-    }
-
-    /// The next item of the queue, if there is one. `was_full` is set if taking it made room that
-    /// the guest waits for.
-    fn take_item(
-        &self,
-        state: &mut State,
-        was_full: &mut bool,
-    ) -> Option<Result<Event, GuestFailure>> {
-        while let Some((item, bytes)) = state.queue.pop_front() {
-            *was_full |= state.unread_bytes >= self.unread_bytes_max();
-            state.unread_bytes = state.unread_bytes.saturating_sub(bytes);
-            state.full_since = None;
-            match item {
-                Queued::Event(event) => return Some(Ok(event)),
-                Queued::Refused(failure) => return Some(Err(failure)),
-                Queued::Failed(operation) => {
-                    let mut outcome = lock(&operation.outcome);
-                    if !matches!(*outcome, Outcome::Finished(Err(_))) {
-                        continue; // its handle was asked first
-                    }
-                    let taken = std::mem::replace(&mut *outcome, Outcome::Told);
-                    if let Outcome::Finished(Err(failure)) = taken {
-                        return Some(Err(failure));
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// The next item of the queue, without looking into the channel.
-    pub(crate) fn try_recv(&self) -> Option<Result<Event, CellError>> {
-        let mut was_full = false;
-        let item = self.take_item(&mut lock(&self.state), &mut was_full)?;
-        if was_full {
-            self.read_now();
-        }
-        Some(item.map_err(CellError::Guest))
-    }
-
-    /// The next item of the channel.
-    pub(crate) fn recv(&self, timeout: Option<Duration>) -> Result<Event, CellError> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut was_full = false;
-        let took = self.wait(deadline, |state| self.take_item(state, &mut was_full));
-        if was_full {
-            // The guest waits for room that nobody but us knows of.
-            self.read_now();
-        }
-        match took {
-            Ok(Some(item)) => Ok(item?),
-            Ok(None) => {
-                Err(CellError::TimedOut { operation: "recv", after: timeout.unwrap_or_default() })
-            }
-            Err(death) => Err(CellError::Dead(death)),
-        }
     }
 
     // --- the end
@@ -544,7 +390,12 @@ impl CellShared {
         state.running_since = None;
         state.lent.clear();
         state.operations.clear();
+        let death = state.death.clone();
         drop(state);
+        self.end_requests();
+        if let Some(death) = death {
+            self.note_end(&death);
+        }
         self.changed.notify_all();
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pyisolate_abi::frame::Frame;
-use pyisolate_abi::message::{Answer, CONFIGURED, Payload, TEXT_BYTES_MAX, ToGuest, ToHost};
+use pyisolate_abi::message::{CONFIGURED, Payload, ToGuest, ToHost};
 use pyisolate_abi::pickle::{DictKind, Node};
 use pyisolate_channel::{Mapping, SharedBuffer};
 use pyisolate_jail::Report;
@@ -16,13 +16,12 @@ use pyisolate_policy::LimitName;
 use crate::cell::{CellShared, Operation, Outcome, Queued, State, lock};
 use crate::delivery::{Decoded, Delivery, open};
 use crate::error::{Breach, Death, GuestFailure};
-use crate::event::{Denial, Event};
+use crate::event::Event;
+use crate::requests::Asked;
 
 /// Shared buffers that a guest may hold at once: one a thread, and it rarely has two threads that
 /// send large messages at the same moment.
 const LENT_MAX: usize = 16;
-/// Denials that are kept for the host to look at; later ones are counted only.
-const DENIALS_MAX: usize = 1000;
 
 impl CellShared {
     /// Takes one record that the guest sent.
@@ -41,6 +40,7 @@ impl CellShared {
             (_, number) => Some(self.take_store(number)?),
         };
         let bytes = record.len() as u64;
+        self.note_crossed(&message, store.as_ref());
         match message {
             ToHost::Ready(_) => Err(Breach::SecondReady),
             ToHost::Done(CONFIGURED) => {
@@ -79,8 +79,9 @@ impl CellShared {
                 self.queue(sample, bytes, |sample| Event::Metric { name, sample });
                 Ok(())
             }
-            ToHost::Request { id, capability, action, payload: _ } => {
-                self.refuse(id, capability, action)
+            ToHost::Request { id, capability, action, payload } => {
+                let opened = self.open(&payload, store.as_ref())?;
+                self.ask(id, capability, action, opened, &Asked { payload, store: store.as_ref() })
             }
             ToHost::Want { id, bytes } => self.lend(id, bytes),
         }
@@ -135,6 +136,9 @@ impl CellShared {
             // The kernel refused the excess, and whatever the guest was doing is half done.
             self.condemn(Death::Limit { limit, allowed, reached: None });
             return Ok(());
+        }
+        if is_kernel_refusal(&failure) {
+            self.note_kernel_refusal(&failure.to_string());
         }
         let is_exec =
             lock(&self.state).operations.get(&id).ok_or(Breach::UnknownOperation(id))?.is_exec;
@@ -215,30 +219,6 @@ impl CellShared {
         let buffer = lock(&self.state).lent.remove(&number).ok_or(Breach::UnknownBuffer(number))?;
         Ok(Arc::new(buffer.seal_and_map()?))
     }
-
-    // --- requests
-
-    /// Answers a request. There is no broker yet, so no capability can have been granted.
-    fn refuse(&self, id: u32, capability: &str, action: &str) -> Result<(), Breach> {
-        self.denied.fetch_add(1, Ordering::Relaxed);
-        let reason = format!("capability {capability:?} is not granted to this cell");
-        let settings = self.settings.get();
-        let denial = Denial {
-            cell: settings.map_or_else(String::new, |it| it.name.to_string()),
-            capability: capability.to_owned(),
-            action: action.to_owned(),
-            reason,
-            at: settings.map_or_else(Default::default, |it| it.claimed.elapsed()),
-        };
-        tracing::info!(cell = denial.cell, capability, action, "request denied");
-        let mut why = format!("{capability}.{action}: {}", denial.reason);
-        why.truncate(why.floor_char_boundary(TEXT_BYTES_MAX));
-        let denials = &mut lock(&self.state).denials;
-        if denials.len() < DENIALS_MAX {
-            denials.push(denial);
-        }
-        self.send_later(&ToGuest::Answer { id, answer: Answer::Denied(&why) }, None)
-    }
 }
 
 /// `log` sends a dict with text for keys.
@@ -291,6 +271,14 @@ fn limit_behind(failure: &GuestFailure) -> Option<LimitName> {
         "RuntimeError" if failure.message == "can't start new thread" => Some(LimitName::Threads),
         _ => None,
     }
+}
+
+/// Whether guest code ended with what the kernel says to a system call that no cell may make, or to
+/// a change of the read-only root. Where the guest asked the broker, the error is the runtime's own.
+fn is_kernel_refusal(failure: &GuestFailure) -> bool {
+    let refused = ["[Errno 1]", "[Errno 13]", "[Errno 30]"];
+    matches!(failure.kind.as_str(), "PermissionError" | "OSError")
+        && refused.iter().any(|errno| failure.message.starts_with(errno))
 }
 
 impl State {

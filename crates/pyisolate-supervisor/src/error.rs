@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pyisolate_abi::frame::FrameError;
 use pyisolate_abi::pickle::DecodeError;
+use pyisolate_broker::journal::WriteError;
 use pyisolate_channel::ChannelError;
 use pyisolate_channel::control::ControlError;
 use pyisolate_policy::{CellName, LimitError, LimitName};
@@ -161,6 +162,9 @@ pub enum CellError {
     /// A large message could not be laid down.
     #[error("a shared buffer for the message failed: {0}")]
     Buffer(#[source] ChannelError),
+    /// The journal is required and cannot be written.
+    #[error("nothing goes on without the journal: {0}")]
+    Journal(#[source] WriteError),
     /// The host is out of descriptors.
     #[error("no descriptor for a large message: {0}; raise `ulimit -n`")]
     Descriptor(#[source] std::io::Error),
@@ -182,6 +186,7 @@ impl CellError {
             | Self::TooLong { .. }
             | Self::TooLarge { .. }
             | Self::Buffer(_)
+            | Self::Journal(_)
             | Self::Descriptor(_) => true,
         }
     }
@@ -268,6 +273,8 @@ pub(crate) enum Breach {
     HoardsBuffers(usize),
     #[error("{0} answers that it asked for and does not take")]
     TakesNoAnswers(usize),
+    #[error("a second request under number {0}, which is not answered yet")]
+    RequestTwice(u32),
     #[error("guest code ran before the cell was set up")]
     TooEarly,
     #[error("a report of its jail that is none: {0}")]

@@ -36,6 +36,14 @@ pub struct Denial {
     pub capability: String,
     /// What was to be done with it.
     pub action: String,
+    /// What it was aimed at, for people: `read /etc/passwd`. Empty if it was never understood.
+    pub target: String,
+    /// The place of the rule that refused, as `file:line`, or `no rule matched`.
+    pub rule: String,
+    /// Who decided: `policy`, `broker` or `kernel`.
+    pub layer: &'static str,
+    /// The smallest grant that would allow it, as policy text.
+    pub grant: Option<String>,
     /// Why it was refused.
     pub reason: String,
     /// When, from the cell's start.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pyisolate_abi::pickle::Value;
-use pyisolate_jail::{LayerName, Report};
+use pyisolate_broker::HandedOut;
+use pyisolate_jail::{LayerName, Report, Status};
+use pyisolate_policy::Policy;
 
 use crate::cell::{CellShared, Operation, Outcome, lock};
 use crate::delivery::Delivery;
@@ -200,7 +202,33 @@ impl Cell {
         if let (Some(layer), Some(limits)) = (rlimits, self.shared.process.limits()) {
             layer.detail = limits;
         }
+        // A guard in the runtime stands where the policy grants no clock; native code walks past it.
+        let clock = "read without a system call, like the processor's randomness: without a grant \
+                     only guest code's own imports are guarded";
+        report.add(LayerName::Clock, Status::Missing, clock);
         report
+    }
+
+    /// The policy that is in force now, with what `spawn` granted beside it.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        let settings = self.shared.settings.get();
+        settings.map(|settings| settings.session.policy()).unwrap_or_default()
+    }
+
+    /// Puts another policy in force, for the next request and for each use of a handle. What `spawn`
+    /// granted beside the policy stays; imports and numeric limits stay as they were.
+    pub fn set_policy(&self, policy: &Policy) {
+        self.shared.set_policy(policy);
+    }
+
+    /// The rights that the guest holds as descriptors: connections, which end when the policy no
+    /// longer grants them. A file that was opened for reading is a descriptor too, and stays until
+    /// the guest closes it or the cell ends; the journal has it.
+    #[must_use]
+    pub fn handed_out(&self) -> Vec<HandedOut> {
+        let settings = self.shared.settings.get();
+        settings.map(|settings| settings.session.handed_out()).unwrap_or_default()
     }
 
     /// The requests that were refused, oldest first; after a thousand they are counted only.

@@ -1,7 +1,8 @@
 //! The one process that the host starts: a fresh interpreter that builds the jail around a zygote.
 //!
 //! It inherits nothing of the host: no environment but `LD_LIBRARY_PATH`, no descriptor but the
-//! control socket (its standard input) and an unnamed file for what it may have to say on stderr.
+//! control socket (its standard input), the socket on which it is asked for programs (its standard
+//! output) and an unnamed file for what it may have to say on stderr.
 //! The interpreter is started with `execve`, so nothing of the host's memory is in it either.
 
 use std::fs::File;
@@ -41,15 +42,19 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Starts a launcher that serves on `control`.
-    pub(crate) fn start(environment: &Environment, control: Control) -> std::io::Result<Self> {
+    /// Starts a launcher whose zygote serves on `control`, and which itself serves on `programs`.
+    pub(crate) fn start(
+        environment: &Environment,
+        control: Control,
+        programs: Control,
+    ) -> std::io::Result<Self> {
         let stderr = File::from(memfd_create("pyisolate-launcher-stderr", MemfdFlags::CLOEXEC)?);
         let child = command(environment.executable())
             .args(["-I", "-S", "-B", "-X", "utf8", "-c"])
             .arg(format!("{LOAD_RUNTIME}sys.exit(runtime.launch())"))
             .args(environment.launcher_arguments())
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(control)))
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(std::os::fd::OwnedFd::from(programs)))
             .stderr(Stdio::from(stderr.try_clone()?))
             // A terminal's interrupt is the host's to handle.
             .process_group(0)

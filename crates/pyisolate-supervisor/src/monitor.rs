@@ -16,6 +16,7 @@ use rustix::time::Timespec;
 
 use crate::cell::{CellShared, lock};
 use crate::error::{Death, SpawnError};
+use crate::workers::Workers;
 use crate::zygote::Zygote;
 
 /// How often the clocks of running operations are looked at. A limit is noticed at most this late;
@@ -43,6 +44,8 @@ pub(crate) struct Monitor {
     unread: Mutex<Vec<u32>>,
     asleep: AtomicBool,
     stopped: AtomicBool,
+    /// Who does the broker's work for the cells.
+    pub(crate) workers: Arc<Workers>,
 }
 
 fn failed(call: &'static str) -> impl Fn(rustix::io::Errno) -> SpawnError {
@@ -65,6 +68,7 @@ impl Monitor {
             unread: Mutex::default(),
             asleep: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            workers: Arc::default(),
         });
         let run = Arc::clone(&monitor);
         let thread = std::thread::Builder::new()
@@ -236,12 +240,14 @@ impl Monitor {
                 }
             };
             let running_since = lock(&cell.state).running_since;
+            cell.expire_requests(settings);
             if let Some(since) = running_since {
                 busy = true;
                 overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
             } else if !all {
                 continue;
             }
+            cell.look_at_streams(settings, all);
             overrun(LimitName::Cpu, limits.cpu_ms, cell.process.cpu_ms());
             // What the kernel's limit on private writable memory does not count: pages that were
             // made read-only again, and page tables.

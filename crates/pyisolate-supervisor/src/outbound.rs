@@ -7,7 +7,7 @@ use std::sync::{MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use pyisolate_abi::frame::{FRAME_BYTES_MAX, Frame, Part, encoded_len, store_layout};
-use pyisolate_abi::message::{Payload, ToGuest};
+use pyisolate_abi::message::{Answer, Payload, ToGuest};
 use pyisolate_channel::{ChannelError, HostControl, HostWriter, Sent, SharedBuffer};
 
 use crate::cell::{CellShared, lock};
@@ -190,12 +190,53 @@ impl CellShared {
         message: &ToGuest<'_>,
         descriptor: Option<(u32, OwnedFd)>,
     ) -> Result<(), Breach> {
+        let store = descriptor.as_ref().map_or(0, |(number, _)| *number);
+        self.keep(Outgoing::new(&message.to_frame(store), descriptor))
+    }
+
+    fn keep(&self, outgoing: Outgoing) -> Result<(), Breach> {
         let mut answers = lock(&self.answers);
-        answers.push_back(Outgoing::new(&message.to_frame(0), descriptor));
+        answers.push_back(outgoing);
         let waiting = answers.len();
         drop(answers);
         self.flush();
         if waiting > ANSWERS_MAX { Err(Breach::TakesNoAnswers(waiting)) } else { Ok(()) }
+    }
+
+    // --- answers to requests
+
+    /// Answers with a value. One that is over the cell's limit is an error in the guest.
+    pub(crate) fn answer_granted(
+        &self,
+        id: u32,
+        pickle: &[u8],
+        buffers: &[&[u8]],
+    ) -> Result<(), Breach> {
+        let message = |value| ToGuest::Answer { id, answer: Answer::Granted(value) };
+        match self.lay_out(pickle, buffers, message) {
+            Ok(outgoing) => self.keep(outgoing),
+            Err(error) => self.answer_failed(id, "ValueError", &error.to_string()),
+        }
+    }
+
+    /// Answers with a value, which is small, and a descriptor.
+    pub(crate) fn answer_handed(
+        &self,
+        id: u32,
+        pickle: &[u8],
+        descriptor: OwnedFd,
+    ) -> Result<(), Breach> {
+        let store = self.fresh_store();
+        let answer = Answer::Handed(Payload::inline(pickle));
+        self.send_later(&ToGuest::Answer { id, answer }, Some((store, descriptor)))
+    }
+
+    pub(crate) fn answer_denied(&self, id: u32, why: &str) -> Result<(), Breach> {
+        self.send_later(&ToGuest::Answer { id, answer: Answer::Denied(why) }, None)
+    }
+
+    pub(crate) fn answer_failed(&self, id: u32, kind: &str, message: &str) -> Result<(), Breach> {
+        self.send_later(&ToGuest::Answer { id, answer: Answer::Failed { kind, message } }, None)
     }
 
     /// Sends what waits, as far as there is room. Where another thread is sending, it does this.
@@ -230,6 +271,15 @@ impl CellShared {
         patience: &Patience<'_>,
         message: impl Fn(Payload<'a>) -> ToGuest<'a>,
     ) -> Result<(), CellError> {
+        self.send(self.lay_out(pickle, buffers, message)?, patience)
+    }
+
+    fn lay_out<'a>(
+        &self,
+        pickle: &'a [u8],
+        buffers: &[&'a [u8]],
+        message: impl Fn(Payload<'a>) -> ToGuest<'a>,
+    ) -> Result<Outgoing, CellError> {
         let parts = || std::iter::once(pickle).chain(buffers.iter().copied());
         let bytes = parts().map(|part| part.len() as u64).sum();
         let limit = self.settings.get().map_or(u64::from(u32::MAX), |it| it.limits.message_bytes);
@@ -238,7 +288,7 @@ impl CellShared {
         }
         let inline = message(payload(parts().map(Part::Inline))).to_frame(0);
         if encoded_len(&inline.parts) <= FRAME_BYTES_MAX {
-            return self.send(Outgoing::new(&inline, None), patience);
+            return Ok(Outgoing::new(&inline, None));
         }
         let (places, end) = store_layout(parts().map(<[u8]>::len));
         let shared = SharedBuffer::create(usize::try_from(end).unwrap_or(usize::MAX))
@@ -249,10 +299,14 @@ impl CellShared {
             }
         }
         let sealed = shared.seal_for_guest().map_err(CellError::Buffer)?;
-        let store = self.next_store.fetch_add(1, Ordering::Relaxed).max(1);
+        let store = self.fresh_store();
         let descriptor = sealed.as_fd().try_clone_to_owned().map_err(CellError::Descriptor)?;
         let frame = message(payload(places.into_iter())).to_frame(store);
-        self.send(Outgoing::new(&frame, Some((store, descriptor))), patience)
+        Ok(Outgoing::new(&frame, Some((store, descriptor))))
+    }
+
+    fn fresh_store(&self) -> u32 {
+        self.next_store.fetch_add(1, Ordering::Relaxed).max(1)
     }
 }
 

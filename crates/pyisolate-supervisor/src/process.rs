@@ -1,5 +1,6 @@
 //! A cell's process, seen from outside: kill it, and read what it used.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -172,6 +173,18 @@ impl Process {
             text.parse::<u64>().ok()
         };
         1024 * ["RssAnon:", "RssShmem:", "VmPTE:"].into_iter().filter_map(kib).sum::<u64>()
+    }
+
+    /// The inodes of the sockets that it holds. `None` where the kernel does not let us look: a cell
+    /// is not dumpable, and only root may see the descriptors of such a process.
+    pub(crate) fn socket_inodes(&self) -> Option<HashSet<u64>> {
+        let mut inodes = HashSet::new();
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.pid()?)).ok()? {
+            let target = fs::read_link(entry.ok()?.path()).ok()?;
+            let inode = target.to_str().and_then(|it| it.strip_prefix("socket:["));
+            inodes.extend(inode.and_then(|it| it.strip_suffix(']')?.parse::<u64>().ok()));
+        }
+        Some(inodes)
     }
 
     /// How many threads it has.

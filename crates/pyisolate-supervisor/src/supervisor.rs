@@ -1,24 +1,33 @@
 //! The supervisor: makes cells, keeps some ready, knows which are alive.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pyisolate_abi::message::ToGuest;
 use pyisolate_abi::pickle::{Caps, TrustedNames, Value};
+use pyisolate_broker::journal::Kind;
+use pyisolate_broker::{
+    Broker, BrokerOptions, Journal, Run, SecretValue, Session, SessionOptions,
+};
 use pyisolate_channel::control::{Control, Fork};
 use pyisolate_channel::{DEFAULT_RING_BYTES, pair};
-use pyisolate_policy::{CellName, Imports, Limits};
+use pyisolate_policy::{CellName, Imports, Limits, Policy, Rule};
 
 use crate::cell::{CellShared, Settings, lock};
 use crate::environment::Environment;
 use crate::error::{CellError, Death, SpawnError};
+use crate::event::Denial;
+use crate::grants;
 use crate::handle::Cell;
+use crate::handler::HostCapability;
 use crate::monitor::Monitor;
 use crate::outbound::Patience;
 use crate::process::Owner;
+use crate::programs::Programs;
 use crate::zygote::Zygote;
 
 /// How long a process may take to become a cell. Cold, that is two interpreter starts and the
@@ -37,6 +46,21 @@ pub struct SupervisorOptions {
     pub environment: Environment,
     /// How many confined cells to keep ready.
     pub warm_pool: usize,
+    /// How requests are answered.
+    pub broker: BrokerOptions,
+    /// Who hears of every refusal. What finds the channel full is not told there.
+    pub denials: Option<SyncSender<Denial>>,
+    /// Where every crossing is written.
+    pub journal: Option<Arc<Journal>>,
+}
+
+impl SupervisorOptions {
+    /// A supervisor without a pool, whose broker is the ordinary one.
+    #[must_use]
+    pub fn new(environment: Environment) -> Self {
+        let broker = BrokerOptions::default();
+        Self { environment, warm_pool: 0, broker, denials: None, journal: None }
+    }
 }
 
 /// What a cell is made with.
@@ -50,6 +74,19 @@ pub struct CellOptions {
     pub imports: Imports,
     /// Classes whose instances the host rebuilds.
     pub trusted: TrustedNames,
+    /// What the broker grants it; nothing if `None`. Its limits are not looked at: `limits` is what
+    /// holds, whoever made it of what.
+    pub policy: Option<Policy>,
+    /// What is granted beside the policy, and stays when the policy is replaced.
+    pub granted: Vec<Rule>,
+    /// Whether `policy` came from a document, and follows it in
+    /// [`reload_policy`](Supervisor::reload_policy).
+    pub follows_document: bool,
+    /// The values behind the names of secrets; the policy says what may be done with them.
+    pub secrets: BTreeMap<String, SecretValue>,
+    /// Capabilities of the host's own, by name. One that the policy does not speak of is granted
+    /// whole.
+    pub capabilities: BTreeMap<String, HostCapability>,
 }
 
 impl CellOptions {
@@ -61,6 +98,11 @@ impl CellOptions {
             limits: Limits::default(),
             imports: Imports::default(),
             trusted: TrustedNames::default(),
+            policy: None,
+            granted: Vec::new(),
+            follows_document: false,
+            secrets: BTreeMap::new(),
+            capabilities: BTreeMap::new(),
         }
     }
 }
@@ -77,6 +119,11 @@ struct Inner {
     owner: Owner,
     environment: Environment,
     monitor: Arc<Monitor>,
+    broker: Arc<Broker>,
+    programs: Arc<Programs>,
+    denials: Option<SyncSender<Denial>>,
+    journal: Option<Arc<Journal>>,
+    token: Mutex<Option<Vec<u8>>>,
     zygote: Mutex<Option<Arc<Zygote>>>,
     /// `None`: the cell of that name is being made.
     names: Mutex<HashMap<CellName, Option<Weak<CellShared>>>>,
@@ -114,10 +161,18 @@ impl Supervisor {
     /// [`SpawnError::Monitor`] if the kernel has no thread or descriptor left.
     pub fn new(options: SupervisorOptions) -> Result<Self, SpawnError> {
         let (monitor, thread) = Monitor::start()?;
+        let programs = Arc::new(Programs::default());
+        let mut broker = options.broker;
+        broker.runner.get_or_insert_with(|| Arc::clone(&programs) as Arc<dyn Run>);
         let inner = Arc::new(Inner {
             owner: Owner::this(),
             environment: options.environment,
             monitor,
+            broker: Arc::new(Broker::new(broker)),
+            programs,
+            denials: options.denials,
+            journal: options.journal,
+            token: Mutex::default(),
             zygote: Mutex::default(),
             names: Mutex::default(),
             next_number: AtomicU32::new(1),
@@ -163,7 +218,7 @@ impl Supervisor {
             },
         };
         let claimed = made.and_then(|cell| {
-            configure(&cell, options, Scope::Cell)?;
+            inner.configure(&cell, options, Scope::Cell)?;
             Ok(cell)
         });
         match claimed {
@@ -192,7 +247,7 @@ impl Supervisor {
         let limits = Limits::default();
         // The wall time limit is to end set-up that takes too long, and to be what is told.
         let patience = Duration::from_millis(limits.wall_time_ms) + BIRTH_PATIENCE;
-        configure(&cell, CellOptions { limits, ..CellOptions::new(name) }, Scope::Template)?;
+        inner.configure(&cell, CellOptions { limits, ..CellOptions::new(name) }, Scope::Template)?;
         let mut source = String::new();
         for module in imports.names() {
             source.push_str("import ");
@@ -237,6 +292,17 @@ impl Supervisor {
         lock(&self.inner.pool).len()
     }
 
+    pub(crate) fn token(&self) -> &Mutex<Option<Vec<u8>>> {
+        &self.inner.token
+    }
+
+    /// The cells that are alive and somebody's.
+    pub(crate) fn cells(&self) -> Vec<Arc<CellShared>> {
+        let names = lock(&self.inner.names);
+        let cells = names.values().filter_map(|cell| cell.as_ref()?.upgrade());
+        cells.filter(|cell| !is_dead(cell)).collect()
+    }
+
     /// Ends every cell, template and zygote, and waits until they are gone. Can be called twice.
     pub fn shutdown(&self) {
         let inner = &self.inner;
@@ -262,6 +328,7 @@ impl Supervisor {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        inner.monitor.workers.stop();
         inner.monitor.stop();
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has said so on stderr.
@@ -328,6 +395,7 @@ impl Inner {
             return Ok(Arc::clone(zygote));
         }
         let zygote = Zygote::launch(self.number(), &self.environment, &self.monitor)?;
+        self.programs.use_launcher(zygote.programs.clone());
         *current = Some(Arc::clone(&zygote));
         Ok(zygote)
     }
@@ -340,7 +408,7 @@ impl Inner {
     ) -> Result<Arc<CellShared>, SpawnError> {
         let (end, guest) = pair(DEFAULT_RING_BYTES)?;
         let number = self.number();
-        let cell = Arc::new(CellShared::new(number, end, Arc::clone(&self.monitor)));
+        let cell = CellShared::new(number, end, Arc::clone(&self.monitor));
         self.monitor.add_cell(&cell)?;
         let fork = Fork {
             number,
@@ -417,28 +485,76 @@ impl Inner {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Cell,
-    /// Set-up code is the host's: it may import anything, and its process takes no hard limits,
-    /// which its cells would inherit.
     Template,
 }
 
-/// Gives a confined process its settings: from here on it is the caller's cell.
-fn configure(cell: &CellShared, options: CellOptions, scope: Scope) -> Result<(), SpawnError> {
-    let limits = options.limits;
+impl Inner {
+    /// Gives a confined process its settings: from here on it is the caller's cell.
+    fn configure(
+        &self,
+        cell: &CellShared,
+        options: CellOptions,
+        scope: Scope,
+    ) -> Result<(), SpawnError> {
+        let limits = options.limits;
+        let mut granted =
+            grants::beside(&options.imports, &options.capabilities, options.policy.as_ref());
+        let has_policy = options.policy.is_some() || !options.granted.is_empty();
+        granted.extend(options.granted);
+        let policy = grants::in_force(&options.policy.unwrap_or_default(), &granted);
+        let mut settings = grants::settings(&policy, has_policy, &options.capabilities);
+        settings.extend(own_settings(&limits, &options.trusted, scope));
+        let pickle = Value::Dict(settings).to_pickle();
+        let caps = Caps {
+            pickle_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+            ..Caps::default()
+        };
+        let journal = if scope == Scope::Cell { self.journal.clone() } else { None };
+        let session = SessionOptions {
+            cell: options.name.clone(),
+            policy: Arc::new(policy),
+            limits: limits.clone(),
+            secrets: options.secrets,
+            takes_descriptors: true,
+            journal: journal.clone(),
+        };
+        let settings_known = cell.settings.set(Settings {
+            name: options.name,
+            limits,
+            trusted: options.trusted,
+            caps,
+            claimed: Instant::now(),
+            session: Arc::new(Session::new(Arc::clone(&self.broker), session)),
+            capabilities: options.capabilities,
+            granted,
+            follows_document: options.follows_document,
+            denials: self.denials.clone(),
+            journal,
+        });
+        debug_assert!(settings_known.is_ok(), "a cell is claimed once");
+        if let Some(settings) = cell.settings.get() {
+            settings.note_spawn(Kind::Spawn, &settings.session.policy());
+        }
+        let died = |error: CellError| match error {
+            CellError::Dead(death) => SpawnError::Unborn(death),
+            other => SpawnError::Setup(other),
+        };
+        cell.tell(&ToGuest::Configure(&pickle)).map_err(died)
+    }
+}
+
+/// What the guest's runtime has to know beside its grants.
+fn own_settings(limits: &Limits, trusted: &TrustedNames, scope: Scope) -> Vec<(Value, Value)> {
     let text = |text: &str| Value::Text(text.to_owned());
     let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
-    let imports = match scope {
-        Scope::Cell => Value::List(options.imports.names().map(text).collect()),
-        Scope::Template => Value::None,
-    };
-    let trusted = options
-        .trusted
+    let trusted = trusted
         .names()
         .iter()
         .map(|name| Value::Tuple(vec![text(&name.module), text(&name.qualname)]));
-    let settings = Value::Dict(vec![
-        (text("imports"), imports),
+    vec![
         (text("trusted"), Value::List(trusted.collect())),
+        // A template's set-up is the host's own code: it may import anything, and its process takes
+        // no hard limits, which its cells would inherit.
         (text("limited"), Value::Bool(scope == Scope::Cell)),
         (text("message_bytes"), number(limits.message_bytes)),
         (text("mem_bytes"), number(limits.mem_bytes)),
@@ -446,23 +562,5 @@ fn configure(cell: &CellShared, options: CellOptions, scope: Scope) -> Result<()
         (text("threads"), number(limits.threads)),
         // The kernel counts whole seconds; it is the last resort behind the supervisor's clock.
         (text("cpu_seconds"), number(limits.cpu_ms.div_ceil(1000) + 1)),
-    ]);
-    let caps = Caps {
-        pickle_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
-        ..Caps::default()
-    };
-    let settings_known = cell.settings.set(Settings {
-        name: options.name,
-        limits,
-        trusted: options.trusted,
-        caps,
-        claimed: Instant::now(),
-    });
-    debug_assert!(settings_known.is_ok(), "a cell is claimed once");
-    let pickle = settings.to_pickle();
-    let died = |error: CellError| match error {
-        CellError::Dead(death) => SpawnError::Unborn(death),
-        other => SpawnError::Setup(other),
-    };
-    cell.tell(&ToGuest::Configure(&pickle)).map_err(died)
+    ]
 }

@@ -17,6 +17,8 @@ use crate::monitor::Monitor;
 pub(crate) struct Zygote {
     pub(crate) number: u32,
     pub(crate) control: Control,
+    /// Where its launcher takes programs; `None` for a template.
+    pub(crate) programs: Option<Arc<Control>>,
     /// `None` for a template, whose process is a child of another zygote.
     launcher: Mutex<Option<Launcher>>,
     children: Mutex<HashSet<u32>>,
@@ -33,9 +35,11 @@ impl Zygote {
         monitor: &Monitor,
     ) -> Result<Arc<Self>, SpawnError> {
         let (ours, theirs) = Control::pair()?;
-        let launcher = Launcher::start(environment, theirs).map_err(SpawnError::Launcher)?;
+        let (programs, launchers) = Control::pair()?;
+        let launcher =
+            Launcher::start(environment, theirs, launchers).map_err(SpawnError::Launcher)?;
         tracing::debug!(pid = launcher.pid(), "launcher started");
-        Self::new(number, ours, Some(launcher), monitor)
+        Self::new(number, ours, Some((launcher, programs)), monitor)
     }
 
     /// The zygote that a template's process becomes.
@@ -50,12 +54,14 @@ impl Zygote {
     fn new(
         number: u32,
         control: Control,
-        launcher: Option<Launcher>,
+        launcher: Option<(Launcher, Control)>,
         monitor: &Monitor,
     ) -> Result<Arc<Self>, SpawnError> {
+        let (launcher, programs) = launcher.unzip();
         let zygote = Arc::new(Self {
             number,
             control,
+            programs: programs.map(Arc::new),
             launcher: Mutex::new(launcher),
             children: Mutex::default(),
             served: AtomicBool::new(false),

@@ -44,7 +44,7 @@ fn environment() -> Option<&'static Environment> {
 /// Runs a test with a supervisor of its own, and shows afterwards that it still makes cells.
 fn with_supervisor(test: impl FnOnce(&Supervisor)) {
     let Some(environment) = environment() else { return };
-    let options = SupervisorOptions { environment: environment.clone(), warm_pool: 0 };
+    let options = SupervisorOptions::new(environment.clone());
     let supervisor = Supervisor::new(options).expect("a supervisor starts");
     test(&supervisor);
     let cell = spawn(&supervisor, "after", &["math"], Limits::default());
@@ -176,7 +176,7 @@ fn a_name_is_one_live_cell() {
 #[test]
 fn after_shutdown_there_are_no_more_cells() {
     let Some(environment) = environment() else { return };
-    let options = SupervisorOptions { environment: environment.clone(), warm_pool: 2 };
+    let options = SupervisorOptions { warm_pool: 2, ..SupervisorOptions::new(environment.clone()) };
     let supervisor = Supervisor::new(options).expect("a supervisor starts");
     let cell = spawn(&supervisor, "last", &[], Limits::default());
     supervisor.shutdown();

@@ -19,8 +19,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &[]),
     ("channel", &["abi"]),
     ("jail", &["policy"]),
+    ("broker", &["abi", "policy"]),
     ("guest", &["abi", "channel", "jail"]),
-    ("supervisor", &["abi", "policy", "channel", "jail"]),
+    ("supervisor", &["abi", "policy", "channel", "jail", "broker"]),
     ("cli", &["supervisor"]),
     // One shared object carries the host module, the command and the guest runtime.
     ("python", &["abi", "supervisor", "guest", "cli"]),
