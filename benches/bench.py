@@ -21,30 +21,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import broker
+from figures import median, names, rows, show
+
 import pyisolate
 
 KILOBYTE = b"x" * 1000
-rows: list[dict[str, Any]] = []
-
-
-def show(what: str, value: float, unit: str, aim: str = "") -> None:
-    """Prints one figure and keeps it for `--json`."""
-    rows.append({"what": what, "value": value, "unit": unit, "aim": aim})
-    digits = 0 if value >= 1000 else 1 if value >= 10 else 2
-    print(f"  {what:<58}{value:>12,.{digits}f} {unit:<12}{aim}", flush=True)
-
-
-def median(action: Callable[[], object], count: int) -> float:
-    """The median time of `action` in seconds."""
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-names = (f"bench-{number}" for number in range(10**9))
 
 
 @contextmanager
@@ -266,6 +248,9 @@ def main() -> int:
         ("Starting", starting),
         ("Large data", arrays),
         ("Memory", memory),
+        ("Requests", broker.requests),
+        ("Files", broker.files),
+        ("Journal", broker.journal),
     ]
     for title, run in sections:
         if options.only is None or options.only.lower() in title.lower():

@@ -126,8 +126,9 @@ def test_a_backend_that_is_not_there_yet_is_no_value_error(backend):
         pyisolate.spawn("backend", backend=backend)
 
 
-def test_policies_that_are_not_there_yet_are_refused():
-    with pytest.raises(pyisolate.PolicyError):
-        pyisolate.spawn("policy", policy={"fs": {"read": ["/tmp"]}})
-    with pytest.raises(pyisolate.PolicyError):
+def test_a_policy_that_is_none_makes_no_cell():
+    with pytest.raises(pyisolate.PolicyError, match="raed"):
+        pyisolate.spawn("policy", policy={"fs": {"raed": ["/tmp"]}})
+    with pytest.raises(TypeError, match="FilesystemCapability"):
         pyisolate.spawn("policy", capabilities={"filesystem": None})
+    assert "policy" not in pyisolate.list_active()

@@ -1,24 +1,33 @@
 """The Python face of the supervisor, which is written in Rust. Use it through `pyisolate`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Self, final
 
+from pyisolate import policy as _policy
+from pyisolate.capabilities import HostCapability
 from pyisolate.events import DenialEvent
 
 __all__ = [
     "ABI_VERSION",
+    "COMMAND_MEM_BYTES",
+    "COMMAND_OUTPUT_BYTES",
+    "COMMAND_WALL_TIME_MS",
     "DESCRIBE",
     "OPERATIONS",
     "Cell",
     "ExecHandle",
     "Layer",
+    "Policy",
     "Stats",
     "Supervisor",
     "Template",
     "__version__",
+    "checked",
+    "end",
     "run_command",
+    "split_address",
 ]
 
 __version__: Final[str]
@@ -27,6 +36,12 @@ OPERATIONS: Final[tuple[str, ...]]
 """The names of the seven operations, in their frozen order."""
 DESCRIBE: Final[str]
 """A program that leaves in `description` what cells need to know of the interpreter it runs in."""
+COMMAND_WALL_TIME_MS: Final[int]
+"""How long a command may run, unless its authority says otherwise."""
+COMMAND_OUTPUT_BYTES: Final[int]
+"""What a command may write to stdout and stderr together, unless its authority says otherwise."""
+COMMAND_MEM_BYTES: Final[int]
+"""A command's memory, unless its authority says otherwise."""
 
 @final
 class Cell:
@@ -62,6 +77,25 @@ class Cell:
     @property
     def denials(self) -> list[DenialEvent]:
         """The requests that were refused, oldest first; past a thousand they are only counted."""
+
+    def get_denial_events(self) -> list[DenialEvent]:
+        """The older name of `denials`."""
+
+    @property
+    def policy(self) -> _policy.Policy:
+        """The policy that is in force, with what `spawn` granted beside it."""
+
+    def set_policy(self, policy: _policy.PolicyLike) -> None:
+        """Put another policy in force, from the next request on and for every handle.
+
+        What `spawn` granted beside the policy stays, and so do imports and numeric limits. Raises
+        what `resolve_policy` raises; then the old one stays.
+        """
+
+    @property
+    def handed_out(self) -> list[str]:
+        """What the guest holds as descriptors, which only killing it takes back in every case: for
+        instance `tcp example.org:443 (192.0.2.1)`."""
 
     @property
     def termination_reason(self) -> str | None:
@@ -185,6 +219,9 @@ class Supervisor:
         runtime: str | os.PathLike[str],
         warm_pool: int,
         environment: str | os.PathLike[str] | None = None,
+        on_denial: Callable[[DenialEvent], object] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        journal_payloads: str = "hash",
     ) -> Self: ...
     def spawn(
         self,
@@ -193,7 +230,15 @@ class Supervisor:
         imports: list[str],
         trusted: list[type],
         template: Template | None = None,
+        *,
+        policy: Policy | None = None,
+        follows_document: bool = False,
+        granted: Policy | None = None,
+        secrets: Mapping[str, str | bytes] | None = None,
+        capabilities: Mapping[str, HostCapability] | None = None,
     ) -> Cell: ...
+    def set_policy_token(self, token: bytes) -> None: ...
+    def reload_policy(self, text: str, source: str, format: str, token: bytes) -> list[str]: ...
     def template(self, imports: list[str], setup: str) -> Template: ...
     def list_active(self) -> list[str]: ...
     @property
@@ -210,6 +255,44 @@ class Template:
     @property
     def alive(self) -> bool:
         """Whether cells can be spawned from it."""
+
+@final
+class Policy:
+    """Rules and limits. `pyisolate.Policy` is the public face."""
+
+    def __new__(cls) -> Self: ...
+    @staticmethod
+    def from_text(text: str, source: str, format: str, cell: str | None = None) -> Policy: ...
+    @staticmethod
+    def template(name: str) -> Policy: ...
+    def with_rules(self, effect: str, rules: Sequence[tuple[str, Mapping[str, Any]]]) -> Policy: ...
+    def extended(self, more: Policy) -> Policy: ...
+    def rules(self) -> list[tuple[Literal["allow", "deny"], str, dict[str, Any]]]: ...
+    def limits(self) -> dict[str, int]: ...
+    def to_yaml(self) -> str: ...
+    def to_toml(self) -> str: ...
+    def to_json(self) -> str: ...
+    def allows(self, verb: str, target: Sequence[str]) -> bool: ...
+    def explain(
+        self, verb: str, target: Sequence[str]
+    ) -> tuple[bool, str, str | None, str | None, str, tuple[str, ...], str | None, str | None]: ...
+    def diff(
+        self, new: Policy
+    ) -> tuple[
+        list[tuple[str, str, str]], list[tuple[str, str, str]], list[tuple[str, int, int]], str
+    ]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+def end() -> None:
+    """End every supervisor; from here on no handler of the host's is called. For `atexit`."""
+
+def checked(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Check an authority's fields; returns them in their one spelling."""
+
+def split_address(address: str) -> tuple[str, int | tuple[int, int]]:
+    """Split `host:port`, `host:first-last`, `host:*` or `[address]:port`."""
 
 def run_command(arguments: list[str], environment: str) -> int:
     """Run the `pyisolate` command; returns its exit status."""

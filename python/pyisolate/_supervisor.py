@@ -3,14 +3,19 @@
 import atexit
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pyisolate import _core
 from pyisolate._core import Cell, Template
-from pyisolate.errors import PolicyError, SandboxError
+from pyisolate._watch import PolicyWatch
+from pyisolate.authorities import PathText
+from pyisolate.capabilities import SecretText, supplied
+from pyisolate.errors import SandboxError
+from pyisolate.events import DenialEvent
+from pyisolate.policy import Policy, PolicyLike, is_path, read_document, resolve_policy
 
 BackendMode = Literal["subinterpreter", "process", "microvm"]
 """The walls that the contract names."""
@@ -33,28 +38,53 @@ class Supervisor:
     policy, and it is replaced in the background.
     `environment`: the folder of a virtual environment whose interpreter and packages cells get,
     instead of the host's own. It needs no pyisolate.
+    `policy_token`: what `reload_policy` asks for; without one no policy can be reloaded.
+    `journal`: a file to which every crossing is written, as lines that are linked by hashes;
+    `pyisolate journal verify` finds a change. One that is there is gone on with.
+    `journal_payloads`: what it keeps of payloads: `full`, `hash` or `none`.
+    `on_denial`: called with each `DenialEvent`, one after another, in a thread of its own. It
+    holds no cell up: while a thousand wait to be told, further ones are on `cell.denials` alone.
 
-    Raises `SandboxError` if there is no fitting interpreter.
+    Raises `SandboxError` if there is no fitting interpreter, or no journal can be kept.
     """
 
     def __init__(
-        self, warm_pool: int = 0, *, environment: str | os.PathLike[str] | None = None
+        self,
+        warm_pool: int = 0,
+        *,
+        environment: str | os.PathLike[str] | None = None,
+        policy_token: str | bytes | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        journal_payloads: Literal["full", "hash", "none"] = "hash",
+        on_denial: Callable[[DenialEvent], object] | None = None,
     ) -> None:
         if warm_pool < 0:
             raise ValueError(f"warm_pool={warm_pool} is below 0")
+        if on_denial is not None and not callable(on_denial):
+            raise TypeError(f"on_denial={on_denial!r} cannot be called")
         folder = None if environment is None else Path(environment).absolute()
         self._core = _core.Supervisor(
-            _describe() if folder is None else "", _core.__file__, warm_pool, folder
+            _describe() if folder is None else "",
+            _core.__file__,
+            warm_pool,
+            folder,
+            on_denial,
+            journal,
+            journal_payloads,
         )
+        self._watches: list[PolicyWatch] = []
+        if policy_token is not None:
+            self.set_policy_token(policy_token)
 
     def spawn(
         self,
         name: str,
         *,
         backend: BackendMode = DEFAULT_BACKEND,
-        policy: object = None,
+        policy: PolicyLike | None = None,
         allowed_imports: Iterable[str] | None = None,
-        capabilities: object = None,
+        capabilities: Mapping[str, object] | None = None,
+        secrets: Mapping[str, SecretText] | None = None,
         trusted_types: Iterable[type] | None = None,
         template: Template | None = None,
         wall_time_ms: int | None = None,
@@ -65,17 +95,29 @@ class Supervisor:
         unread_bytes_max: int | None = None,
         open_files_max: int | None = None,
         child_work_max: int | None = None,
+        network_ops_max: int | None = None,
+        network_bytes_max: int | None = None,
+        disk_bytes_max: int | None = None,
     ) -> Cell:
         """Make a cell.
 
         `name`: 1 to 64 of letters, digits, `_`, `-` and `.`; a live cell's name is taken.
-        `allowed_imports`: the modules that guest code may import and call, with what is below
-        them. Nothing by default. What they import for themselves is their own business.
+        `policy`: what the cell may have: a template's name, the path of a policy document (text
+        with a slash in it, or that ends in .yml, .yaml, .toml or .json), a document as a dict, or a
+        `Policy`. Of a document the cell has its `defaults` and what it lists under the cell's name.
+        Nothing is granted by default.
+        `allowed_imports`: further modules that guest code may import and call, with what is below
+        them. What they import for themselves is their own business.
+        `capabilities`: under the names of built-in ones, objects such as `FilesystemCapability`
+        that grant more than the policy does; under any other name a capability of the host's own,
+        as a function or a `HostCapability`. That is granted whole unless the policy speaks of it.
+        `secrets`: the values behind names. The policy says what may be done with them.
         `trusted_types`: classes whose instances the guest may send; they are rebuilt from their
         fields, without running anything that the guest chose.
         `template`: start from what a template of this supervisor has imported and set up.
 
-        Limits, each on by default and each with an error of its own:
+        Limits, each on by default and each with an error of its own; one that is given here wins
+        over the policy's:
 
         - `wall_time_ms` (60,000): wall time of one `exec` or `call`; `WallTimeExceeded`
         - `cpu_ms` (60,000): CPU time of the cell's life; `CPUExceeded`
@@ -85,20 +127,18 @@ class Supervisor:
         - `unread_bytes_max` (256 MiB): sent and not received; past it the guest waits
         - `open_files_max` (64): descriptors; `OpenFilesExceeded`
         - `child_work_max` (16): threads; `ChildWorkExceeded`
+        - `network_ops_max` (1,000): connections and HTTP requests; `NetworkExceeded`
+        - `network_bytes_max` (256 MiB): bytes over the network, both ways; `NetworkExceeded`
+        - `disk_bytes_max` (1 GiB): bytes written to files; the writer gets an `OSError`
 
-        Raises `ValueError` for a bad name, limit or backend, `SandboxError` and its kinds if no
-        cell could be made.
+        Raises `ValueError` for a bad name, limit or backend, `PolicyError` for a policy that is
+        none, `SandboxError` and its kinds if no cell could be made.
         """
         if backend not in SUPPORTED_BACKENDS:
             names = ", ".join(SUPPORTED_BACKENDS)
             raise ValueError(f"unknown backend {backend!r}: choose one of {names}")
         if backend != "process":
             raise SandboxError(f"backend={backend!r} is not in this release: use backend='process'")
-        if policy is not None or capabilities:
-            raise PolicyError(
-                "policies and capabilities are not in this release, so none can be granted: "
-                "leave them out, and send what the guest needs with post() or call()"
-            )
         limits = {
             "wall_time_ms": wall_time_ms,
             "cpu_ms": cpu_ms,
@@ -108,15 +148,25 @@ class Supervisor:
             "unread_bytes_max": unread_bytes_max,
             "open_files_max": open_files_max,
             "child_work_max": child_work_max,
+            "network_ops_max": network_ops_max,
+            "network_bytes_max": network_bytes_max,
+            "disk_bytes_max": disk_bytes_max,
         }
         if isinstance(allowed_imports, str):
             raise TypeError("allowed_imports is a list of module names, not one string")
+        handed = supplied(capabilities)
+        resolved = None if policy is None else resolve_policy(policy, name)
         return self._core.spawn(
             name,
             {limit: value for limit, value in limits.items() if value is not None},
             list(allowed_imports or ()),
             list(trusted_types or ()),
             template,
+            policy=None if resolved is None else resolved._inner,
+            follows_document=_is_document(policy),
+            granted=Policy().grant(*handed.grants)._inner,
+            secrets={**handed.secrets, **(secrets or {})},
+            capabilities=handed.own,
         )
 
     def template(self, imports: Iterable[str] = (), setup: str = "") -> Template:
@@ -129,6 +179,34 @@ class Supervisor:
             raise TypeError("imports is a list of module names, not one string")
         return self._core.template(list(imports), setup)
 
+    def set_policy_token(self, token: str | bytes) -> None:
+        """Set the token that `reload_policy` and `watch_policy` ask for."""
+        self._core.set_policy_token(_token(token))
+
+    def reload_policy(self, path: PathText, token: str | bytes) -> list[str]:
+        """Load a policy document, and put it in force for every cell whose policy came from a file:
+        from its next request on, and for every handle it holds. Its imports and numeric limits
+        stay as they were, and so does what `spawn` was given beside the policy. What was handed
+        over as a descriptor cannot be taken back but by killing: see `cell.handed_out`.
+
+        Returns the names of those cells. Raises `PolicyAuthError` for a wrong token, `PolicyError`
+        for a document that cannot be read; then everything stays as it was.
+        """
+        return self._core.reload_policy(*read_document(path), _token(token))
+
+    def watch_policy(
+        self, path: PathText, token: str | bytes, interval: float = 1.0
+    ) -> PolicyWatch:
+        """Load a policy document now and, until `stop()` of what this returns, again whenever the
+        file's content has changed, looked at every `interval` seconds. A content that cannot be
+        loaded is logged once, and changes nothing.
+
+        Raises what `reload_policy` raises.
+        """
+        watch = PolicyWatch(path, interval, lambda: self.reload_policy(path, token))
+        self._watches.append(watch)
+        return watch
+
     def list_active(self) -> list[str]:
         """The names of the cells that are alive, sorted."""
         return self._core.list_active()
@@ -139,7 +217,12 @@ class Supervisor:
         return self._core.pool_ready
 
     def shutdown(self) -> None:
-        """End every cell, template and zygote, and wait until they are gone."""
+        """End every cell, template, zygote and watch, and wait until they are gone.
+
+        Raises `SandboxError` if the end of the journal cannot be written.
+        """
+        while self._watches:
+            self._watches.pop().stop()
         self._core.shutdown()
 
     def __enter__(self) -> Self:
@@ -154,6 +237,20 @@ class Supervisor:
         self.shutdown()
 
 
+def _is_document(policy: object) -> bool:
+    """Whether the policy is a file, which `reload_policy` replaces."""
+    return is_path(policy) if isinstance(policy, str) else isinstance(policy, os.PathLike)
+
+
+def _token(token: str | bytes) -> bytes:
+    if not token:
+        raise ValueError("an empty policy token would be everybody's")
+    return token.encode() if isinstance(token, str) else token
+
+
+# Handlers are called in threads that the interpreter does not wait for by itself.
+atexit.register(_core.end)
+
 _lock = threading.Lock()
 _default: Supervisor | None = None
 
@@ -163,13 +260,22 @@ def _default_supervisor() -> Supervisor:
     with _lock:
         if _default is None:
             _default = Supervisor()
-            atexit.register(shutdown)
         return _default
 
 
 def spawn(name: str, **options: Any) -> Cell:
     """Make a cell with the package's own supervisor. Takes what `Supervisor.spawn` takes."""
     return _default_supervisor().spawn(name, **options)
+
+
+def set_policy_token(token: str | bytes) -> None:
+    """Set the policy token of the package's own supervisor."""
+    _default_supervisor().set_policy_token(token)
+
+
+def reload_policy(path: PathText, token: str | bytes) -> list[str]:
+    """Reload the policies of the package's own supervisor, as `Supervisor.reload_policy` does."""
+    return _default_supervisor().reload_policy(path, token)
 
 
 def list_active() -> list[str]:

@@ -16,6 +16,8 @@ Every message says what to do next.
 
 import builtins
 
+from pyisolate.events import DenialEvent
+
 
 class SandboxError(Exception):
     """The root of everything that this package raises by itself."""
@@ -37,7 +39,11 @@ class GuestError(_FromGuest):
 
 
 class PolicyError(_FromGuest):
-    """The policy does not allow it; the message names what to grant. The cell goes on."""
+    """The policy does not allow it, and the message names what to grant; or it is no policy, and
+    the message says where and why. Every cell goes on."""
+
+    denial_event: DenialEvent | None = None
+    """The request that was refused, where the guest let that error through."""
 
 
 class PolicyAuthError(PolicyError):

@@ -19,9 +19,10 @@ PATIENCE = 20.0
 
 _HERE = Path(__file__).parent
 _GUEST = (_HERE / "guest.py").read_text()
+_UNWIRED = (_HERE / "unwired.py").read_text()
 
 IMPORTS = [
-    "_io", "asyncio", "ctypes", "errno", "fcntl", "glob", "http", "importlib", "io", "math", "mmap",
+    "_io", "asyncio", "builtins", "ctypes", "errno", "fcntl", "glob", "http", "importlib", "io", "math", "mmap",
     "multiprocessing", "os", "pathlib", "platform", "pty", "resource", "select", "shutil",
     "signal", "site", "socket", "struct", "subprocess", "sys", "sysconfig", "tempfile",
     "threading", "urllib", "uuid",
@@ -94,6 +95,7 @@ class Hostile:
         if self._cell is None or self._cell.termination_reason is not None:
             self._number += 1
             self._cell = self.supervisor.spawn(f"hostile-{self._number}", allowed_imports=IMPORTS)
+            self._cell.exec(_UNWIRED).wait(PATIENCE)
             self._cell.exec(_GUEST).wait(PATIENCE)
             self._cell.exec(f"world.update({self._plant.world!r})").wait(PATIENCE)
         return self._cell

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::journal::Journal;
 use crate::limits::{self, Setting};
+use crate::policy::Policy;
 
 /// Runs Python that you do not trust, behind a wall that the kernel keeps.
 #[derive(Debug, Parser)]
@@ -16,13 +18,16 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(Run),
+    Run(Box<Run>),
+    Policy(Policy),
+    Journal(Journal),
 }
 
 /// Run a script in a cell and print what it sends.
 ///
-/// The script has no files, no network, no other processes and no capability of the kernel. It may
-/// import nothing but what --import names, and has the limits that --limit sets.
+/// The script has no files, no network, no other processes and no capability of the kernel. What it
+/// may have all the same is what --policy grants. It may import nothing but what the policy and
+/// --import name, and has the limits that the policy and --limit set.
 #[derive(Debug, Args)]
 #[command(after_long_help = RUN_HELP, after_help = "--help says more: examples, what the script sees, exit statuses.")]
 pub(crate) struct Run {
@@ -35,6 +40,45 @@ pub(crate) struct Run {
     #[arg(long_help = "Where the wall stands: `process` is a boundary of the kernel's. \
                        `subinterpreter` and `microvm` are not in this release")]
     pub(crate) backend: Backend,
+
+    /// What the script may have: a file in YAML, TOML or JSON, or a template's name
+    #[arg(long, value_name = "FILE|TEMPLATE")]
+    #[arg(long_help = "What the script may have: a file in YAML, TOML or JSON, or the name of a \
+                       template (`pyisolate policy templates` lists them). Whatever it does not \
+                       grant is denied; without it, everything is")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// The cell's name, for what the policy says of it; the script's own if it can be one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cell: Option<String>,
+
+    /// The value of a secret that the policy names: @FILE or env:VARIABLE
+    #[arg(long = "secret", value_name = "NAME=@FILE|env:VAR")]
+    #[arg(
+        long_help = "The value of a secret that the policy names, out of a file or a variable of \
+                       the environment; never on the command line itself, where others can read \
+                       it. Of a text file the line end at its end is left out; what is no UTF-8 \
+                       becomes bytes"
+    )]
+    pub(crate) secrets: Vec<String>,
+
+    /// Write every crossing there, for `pyisolate journal` and `pyisolate policy learn`
+    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long_help = "Write every crossing of the cell's wall there, for `pyisolate journal` and \
+                       `pyisolate policy learn`. A journal that is there is gone on with. Once it \
+                       cannot be written to, the cell gets nothing more"
+    )]
+    pub(crate) journal: Option<PathBuf>,
+
+    /// What the journal keeps of payloads
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = KeptPayloads::Hash)]
+    #[arg(requires = "journal")]
+    pub(crate) journal_payloads: KeptPayloads,
+
+    /// A file whose bytes, at least 16, the journal's hashes are made with
+    #[arg(long, value_name = "FILE", requires = "journal")]
+    pub(crate) journal_key_file: Option<PathBuf>,
 
     /// A module that the script may import, with what is below it; several with commas
     #[arg(long = "import", value_name = "MODULE", value_delimiter = ',')]
@@ -60,7 +104,10 @@ pub(crate) struct Run {
                        \n  message_bytes_max=128MiB   one message, either way\
                        \n  unread_bytes_max=256MiB    sent and not printed yet\
                        \n  open_files_max=64          open descriptors\
-                       \n  child_work_max=16          threads")]
+                       \n  child_work_max=16          threads\
+                       \n  network_ops_max=1000       connections and HTTP requests\
+                       \n  network_bytes_max=256MiB   over the network, both ways\
+                       \n  disk_bytes_max=1GiB        written to files")]
     pub(crate) limits: Vec<Setting>,
 
     /// How long the script may run; short for --limit wall_time_ms=
@@ -90,10 +137,25 @@ impl Backend {
     }
 }
 
+/// What the journal keeps of payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeptPayloads {
+    /// All of them
+    Full,
+    /// Their SHA-256
+    Hash,
+    /// Their length
+    None,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   pyisolate run report.py --import csv,statistics --input penguins.csv
   echo 'post(6 * 7)' | pyisolate run -
+  pyisolate run job.py --policy data-analysis --journal run.journal
+  pyisolate policy explain policy.yml read /data/penguins.csv
+  pyisolate policy learn run.journal -o policy.yml
+  pyisolate journal verify run.journal
 
 `pyisolate run --help` says what the script sees and what the exit status tells.";
 
@@ -102,13 +164,15 @@ const RUN_HELP: &str = r#"Examples:
   pyisolate run job.py --timeout 5 --limit mem_bytes=256MiB
   pyisolate run job.py --json | jq 'select(.type == "post").value'
   echo 'post(6 * 7)' | pyisolate run -
+  pyisolate run job.py --policy job.yml --secret api_key=env:API_KEY --journal run.journal
 
 What the script sees, without importing anything:
   recv(timeout=None)                         the next --input
   post(value)                                sends a result
   log(level, message, **fields)              sends a log event
   metric(name, value, tags=None)             sends a number
-  request(capability, action, payload=None)  asks for a privilege; none is granted in this release
+  request(capability, action, payload=None)  asks for a privilege that the policy grants
+  open, pathlib, socket, urllib, subprocess and others ask for themselves where the policy grants it
   The script ends with its last line, or by raising SystemExit. Threads that it left end with it.
 
 What is printed, in the order in which the script sent it:
@@ -162,9 +226,10 @@ mod tests {
             .lines()
             .filter_map(|line| limits::setting(line.split_whitespace().next()?).ok())
             .collect();
-        assert_eq!(said.len(), 8, "{help}");
+        assert_eq!(said.len(), 11, "{help}");
         for setting in said {
-            assert_eq!(limits::apply(&[setting]), Limits::default(), "{}", setting.name);
+            let limits = limits::apply(&[setting], Limits::default());
+            assert_eq!(limits, Limits::default(), "{}", setting.name);
         }
     }
 }

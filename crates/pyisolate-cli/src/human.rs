@@ -78,11 +78,14 @@ impl Report for Human {
     }
 
     fn ending(&mut self, ending: &Ending) -> io::Result<()> {
-        for denial in ending.denials.iter().take(DENIALS_SHOWN) {
+        // A refused import is an exception, which was printed, or caught by a script that can do
+        // without the module.
+        let denials = ending.denials.iter().filter(|denial| denial.capability != "import");
+        for denial in denials.clone().take(DENIALS_SHOWN) {
             let (capability, action) = (&denial.capability, &denial.action);
             self.error(&format!("pyisolate: refused {capability}.{action}: {}", denial.reason))?;
         }
-        let more = ending.denials.len().saturating_sub(DENIALS_SHOWN);
+        let more = denials.count().saturating_sub(DENIALS_SHOWN);
         if more > 0 {
             self.error(&format!("pyisolate: and {more} more refusals"))?;
         }

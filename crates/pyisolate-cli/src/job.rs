@@ -1,16 +1,15 @@
 //! What the command line asks for, read and checked before anything runs.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
 use pyisolate_supervisor::abi::frame::FRAME_BYTES_MAX;
+use pyisolate_supervisor::policy::Policy;
 use pyisolate_supervisor::{CellName, CellOptions, Imports, LimitName, Limits};
 
 use crate::flags::Run;
 use crate::limits::{self, Setting};
+use crate::policy_text;
 use crate::report::Trouble;
-use crate::status::Status;
+use crate::secret;
+use crate::source::{bytes, is_stdin, shown, text, usage};
 
 /// The longest source text, in bytes. Python's parser takes some hundred bytes of memory for each.
 const SOURCE_BYTES_MAX: u64 = 16 << 20;
@@ -36,8 +35,30 @@ pub(crate) struct Job {
     pub(crate) options: CellOptions,
 }
 
-/// The limits that the flags set.
-pub(crate) fn limits(flags: &Run) -> Result<Limits, Trouble> {
+/// The cell's name: what was said, or the script's own name if that will do.
+fn name(flags: &Run) -> Result<CellName, Trouble> {
+    if let Some(name) = &flags.cell {
+        return CellName::new(name).map_err(|error| usage(format!("--cell: {error}")));
+    }
+    let stem = flags.script.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let own = if is_stdin(&flags.script) { None } else { CellName::new(stem).ok() };
+    own.map_or_else(|| CellName::new("run").map_err(|error| usage(error.to_string())), Ok)
+}
+
+/// The policy that the flags name, as it holds for the cell.
+pub(crate) fn policy(flags: &Run) -> Result<Option<Policy>, Trouble> {
+    let Some(path) = &flags.policy else { return Ok(None) };
+    let document = policy_text::find(path)?;
+    let name = name(flags)?;
+    // A name that was not said need not be in the policy; one that was is probably misspelt.
+    match policy_text::of_cell(&document, Some(name.as_str()), path)? {
+        (_, Some(note)) if flags.cell.is_some() => Err(usage(note)),
+        (policy, _) => Ok(Some(policy)),
+    }
+}
+
+/// The limits that the flags and the policy set; those of the flags win.
+pub(crate) fn limits(flags: &Run, policy: Option<&Policy>) -> Result<Limits, Trouble> {
     let mut settings = flags.limits.clone();
     if let Some(value) = flags.timeout {
         if settings.iter().any(|setting| setting.name == LimitName::WallTime) {
@@ -47,27 +68,27 @@ pub(crate) fn limits(flags: &Run) -> Result<Limits, Trouble> {
         }
         settings.push(Setting { name: LimitName::WallTime, value });
     }
-    let limits = limits::apply(&settings);
+    let mut limits = Limits::default();
+    if let Some(policy) = policy {
+        policy.limits.apply(&mut limits);
+        limits.check().map_err(|error| usage(format!("the policy sets {error}")))?;
+    }
+    let limits = limits::apply(&settings, limits);
     limits.check().map_err(|error| usage(format!("--limit {error}")))?;
     Ok(limits)
 }
 
 /// Reads the files that the flags name.
-pub(crate) fn read(flags: &Run, limits: Limits) -> Result<Job, Trouble> {
-    let name = CellName::new("run").map_err(|error| usage(error.to_string()))?;
+pub(crate) fn read(flags: &Run, policy: Option<Policy>, limits: Limits) -> Result<Job, Trouble> {
+    let name = name(flags)?;
     let imports = Imports::new(flags.imports.iter().map(|name| name.trim()))
         .map_err(|error| usage(error.to_string().replace("allowed_imports", "--import")))?;
-    let paths = std::iter::once(&flags.script).chain(&flags.inputs);
+    let paths = std::iter::once(&flags.script).chain(&flags.inputs).chain(&flags.policy);
     if paths.filter(|path| is_stdin(path)).count() > 1 {
         return Err(usage("`-` is given twice, and standard input can be read only once"));
     }
     let script = shown(&flags.script);
-    let source = bytes(&flags.script, SOURCE_BYTES_MAX, "a script")?;
-    let source = String::from_utf8(source).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        usage(format!("{script} is not UTF-8: see byte {at}"))
-    })?;
-    let source = source.strip_prefix('\u{feff}').unwrap_or(&source).to_owned();
+    let source = text(&flags.script, SOURCE_BYTES_MAX, "a script")?;
     let most = limits.message_bytes.saturating_sub(MESSAGE_OVERHEAD);
     let inputs = flags
         .inputs
@@ -78,50 +99,14 @@ pub(crate) fn read(flags: &Run, limits: Limits) -> Result<Job, Trouble> {
             let name = name.map_or_else(|| shown(path), |name| name.to_string_lossy().into_owned());
             Ok(Input { name, data })
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, Trouble>>()?;
     // A large message keeps a descriptor open in the cell until the script has received it.
     let large = inputs.iter().filter(|input| input.data.len() > FRAME_BYTES_MAX / 2).count();
     let needed = large + DESCRIPTORS_OWN;
     if needed as u64 > limits.open_files {
         return Err(usage(format!("{large} large inputs need --limit open_files_max={needed}")));
     }
-    Ok(Job {
-        script,
-        source,
-        inputs,
-        options: CellOptions { limits, imports, ..CellOptions::new(name) },
-    })
-}
-
-fn usage(message: impl Into<String>) -> Trouble {
-    Trouble::new(Status::Usage, message)
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-fn shown(path: &Path) -> String {
-    if is_stdin(path) { "<stdin>".to_owned() } else { path.display().to_string() }
-}
-
-/// The whole of a file or of standard input, which may have no end.
-fn bytes(path: &Path, most: u64, what: &str) -> Result<Vec<u8>, Trouble> {
-    let read = |source: &mut dyn Read| -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        source.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = if is_stdin(path) {
-        read(&mut io::stdin().lock())
-    } else {
-        File::open(path).and_then(|mut file| read(&mut file))
-    };
-    match bytes {
-        Ok(bytes) if bytes.len() as u64 > most => {
-            Err(usage(format!("{} is over {most} bytes, too long for {what}", shown(path))))
-        }
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(usage(format!("cannot read {}: {error}", shown(path)))),
-    }
+    let secrets = secret::read(&flags.secrets)?;
+    let options = CellOptions { limits, imports, policy, secrets, ..CellOptions::new(name) };
+    Ok(Job { script, source, inputs, options })
 }

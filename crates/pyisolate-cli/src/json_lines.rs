@@ -104,6 +104,10 @@ impl Report for JsonLines {
                 json!({
                     "capability": denial.capability,
                     "action": denial.action,
+                    "target": denial.target,
+                    "rule": denial.rule,
+                    "layer": denial.layer,
+                    "grant": denial.grant,
                     "reason": denial.reason,
                 })
             })

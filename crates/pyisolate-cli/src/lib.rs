@@ -6,20 +6,28 @@
 //!
 //! It refuses to trust what a cell sends: text is cut at a length, and on a terminal control
 //! characters are shown rather than sent. It prints nothing but what a script sent and what became
-//! of it.
+//! of it, or the answer that was asked for.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod flags;
 mod human;
 mod job;
+mod journal;
 mod json;
 mod json_lines;
 mod limits;
 mod numbers;
 mod numpy;
+mod policy;
+mod policy_ask;
+mod policy_run;
+mod policy_text;
 mod report;
 mod run;
+mod secret;
 mod show;
+mod source;
 mod status;
 mod text;
 
@@ -42,6 +50,9 @@ pub fn run(arguments: Vec<String>, environment: Option<&str>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(status::Status::Usage.code());
         }
     };
-    let Command::Run(flags) = flags.command;
-    run::run(&flags, environment).code()
+    match flags.command {
+        Command::Run(flags) => run::run(&flags, environment).code(),
+        Command::Policy(flags) => policy::run(&flags),
+        Command::Journal(flags) => journal::run(&flags),
+    }
 }

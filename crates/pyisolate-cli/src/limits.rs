@@ -13,7 +13,7 @@ pub(crate) enum Unit {
 type Field = fn(&mut Limits) -> &mut u64;
 
 /// Every limit that can be set, with what it counts and where it is kept.
-const LIMITS: [(LimitName, Unit, Field); 8] = [
+const LIMITS: [(LimitName, Unit, Field); 11] = [
     (LimitName::WallTime, Unit::Milliseconds, |limits| &mut limits.wall_time_ms),
     (LimitName::Cpu, Unit::Milliseconds, |limits| &mut limits.cpu_ms),
     (LimitName::Memory, Unit::Bytes, |limits| &mut limits.mem_bytes),
@@ -22,6 +22,9 @@ const LIMITS: [(LimitName, Unit, Field); 8] = [
     (LimitName::Unread, Unit::Bytes, |limits| &mut limits.unread_bytes),
     (LimitName::OpenFiles, Unit::Count, |limits| &mut limits.open_files),
     (LimitName::Threads, Unit::Count, |limits| &mut limits.threads),
+    (LimitName::NetworkOps, Unit::Count, |limits| &mut limits.network_ops),
+    (LimitName::NetworkBytes, Unit::Bytes, |limits| &mut limits.network_bytes),
+    (LimitName::DiskBytes, Unit::Bytes, |limits| &mut limits.disk_bytes),
 ];
 
 /// How alike two names are before one is suggested for the other; of 1.
@@ -50,9 +53,8 @@ pub(crate) fn timeout(text: &str) -> Result<u64, String> {
     quantity(text.trim(), Unit::Milliseconds, "s")
 }
 
-/// Puts settings over the defaults.
-pub(crate) fn apply(settings: &[Setting]) -> Limits {
-    let mut limits = Limits::default();
+/// Puts settings over what there is.
+pub(crate) fn apply(settings: &[Setting], mut limits: Limits) -> Limits {
     for setting in settings {
         if let Some((.., field)) = LIMITS.iter().find(|(name, ..)| *name == setting.name) {
             *field(&mut limits) = setting.value;
@@ -218,7 +220,7 @@ mod tests {
     #[test]
     fn every_limit_can_be_set() {
         for (name, ..) in LIMITS {
-            let limits = apply(&[Setting { name, value: 77_777 }]);
+            let limits = apply(&[Setting { name, value: 77_777 }], Limits::default());
             assert_ne!(limits, Limits::default(), "{name}");
         }
     }

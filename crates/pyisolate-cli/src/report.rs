@@ -88,7 +88,9 @@ impl Trouble {
             }
             Status::Policy => match denied_import(&failure.message) {
                 Some(module) => format!("to allow it: --import {module}"),
-                None => "no privilege can be granted in this release".to_owned(),
+                None => "the script asked for what it was not granted: --policy grants it; \
+                         `pyisolate policy explain` says how"
+                    .to_owned(),
             },
             _ => failure.to_string(),
         };

@@ -2,18 +2,21 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pyisolate_supervisor::broker::journal::{Journal, JournalOptions, Payloads};
 use pyisolate_supervisor::{
     Cell, CellError, Death, Environment, ExecHandle, Outbound, Patience, Supervisor,
     SupervisorOptions, Value,
 };
 
-use crate::flags::{Backend, Run};
+use crate::flags::{Backend, KeptPayloads, Run};
 use crate::human::Human;
 use crate::job::{self, Input, Job};
 use crate::json_lines::JsonLines;
 use crate::report::{Ending, Report, Trouble};
+use crate::source;
 use crate::status::Status;
 
 /// How long a cell may take to end once its script has; threads that it left running end then.
@@ -21,16 +24,22 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the script; says how it ended.
 pub(crate) fn run(flags: &Run, environment: Option<&str>) -> Status {
-    let limits = job::limits(flags);
-    let message_bytes = limits.as_ref().map_or(0, |limits| limits.message_bytes);
+    let policy = job::policy(flags);
+    let limits = policy.and_then(|policy| Ok((job::limits(flags, policy.as_ref())?, policy)));
+    let message_bytes = limits.as_ref().map_or(0, |(limits, _)| limits.message_bytes);
     let mut report: Box<dyn Report> =
         if flags.json { Box::new(JsonLines::new(message_bytes)) } else { Box::new(Human::new()) };
     let report = &mut *report;
     let prepared = limits
-        .and_then(|limits| job::read(flags, limits))
-        .and_then(|job| Ok((supervisor(flags.backend, environment)?, job)));
+        .and_then(|(limits, policy)| job::read(flags, policy, limits))
+        .and_then(|job| Ok((supervisor(flags, environment)?, job)));
     let printed = match prepared {
-        Ok((supervisor, job)) => perform(report, &supervisor, job),
+        Ok(((supervisor, journal), job)) => {
+            let printed = perform(report, &supervisor, job);
+            // The end of its cell is to be in the journal.
+            drop(supervisor);
+            printed.and_then(|status| closed(journal.as_deref(), status))
+        }
         Err(trouble) => give_up(report, &trouble),
     };
     printed.unwrap_or_else(|error| match error.kind() {
@@ -44,10 +53,14 @@ pub(crate) fn run(flags: &Run, environment: Option<&str>) -> Status {
     })
 }
 
-fn supervisor(backend: Backend, environment: Option<&str>) -> Result<Supervisor, Trouble> {
+/// The supervisor, and the journal that it writes.
+fn supervisor(
+    flags: &Run,
+    environment: Option<&str>,
+) -> Result<(Supervisor, Option<Arc<Journal>>), Trouble> {
     let host = |message: String| Trouble::new(Status::Host, message);
-    if backend != Backend::Process {
-        let name = backend.word();
+    if flags.backend != Backend::Process {
+        let name = flags.backend.word();
         return Err(host(format!(
             "--backend {name} is not in this release: use --backend process"
         )));
@@ -57,8 +70,38 @@ fn supervisor(backend: Backend, environment: Option<&str>) -> Result<Supervisor,
         None => Environment::discover(),
     };
     let environment = environment.map_err(|error| host(error.to_string()))?;
-    Supervisor::new(SupervisorOptions { environment, warm_pool: 0 })
-        .map_err(|error| host(error.to_string()))
+    let journal = journal(flags)?;
+    let options =
+        SupervisorOptions { journal: journal.clone(), ..SupervisorOptions::new(environment) };
+    let supervisor = Supervisor::new(options).map_err(|error| host(error.to_string()))?;
+    Ok((supervisor, journal))
+}
+
+/// The journal that the flags name. Whoever asks for one wants all of it.
+fn journal(flags: &Run) -> Result<Option<Arc<Journal>>, Trouble> {
+    let Some(path) = &flags.journal else { return Ok(None) };
+    let payloads = match flags.journal_payloads {
+        KeptPayloads::Full => Payloads::Full,
+        KeptPayloads::Hash => Payloads::Hash,
+        KeptPayloads::None => Payloads::None,
+    };
+    let key = source::key(flags.journal_key_file.as_deref())?;
+    let options = JournalOptions { payloads, key, required: true, ..JournalOptions::default() };
+    let journal = Journal::create(path, options);
+    journal.map(Some).map_err(|error| Trouble::new(Status::Usage, error.to_string()))
+}
+
+/// Closes the journal. A run that is not all in it did not go well.
+fn closed(journal: Option<&Journal>, status: Status) -> io::Result<Status> {
+    match journal.map_or(Ok(()), |journal| journal.close().map(drop)) {
+        Ok(()) => Ok(status),
+        Err(error) => {
+            let trouble = Trouble::new(Status::Host, error.to_string());
+            // After the last line of --json there is no other: this one is for stderr.
+            Human::new().trouble(&trouble)?;
+            Ok(if status == Status::Success { trouble.status } else { status })
+        }
+    }
 }
 
 /// Ends a run that never had a cell.

@@ -116,7 +116,7 @@ fn is_printable(c: char) -> bool {
 
 /// Text of a guest for a terminal: control characters are shown, not obeyed. Lines and tabs stay.
 pub(crate) fn for_terminal(text: &str) -> Cow<'_, str> {
-    let is_harmless = |c: char| matches!(c, '\n' | '\t') || is_printable(c);
+    let is_harmless = |c: char| matches!(c, '\n' | '\t' | '\\') || is_printable(c);
     if text.chars().all(is_harmless) {
         return Cow::Borrowed(text);
     }
@@ -164,5 +164,6 @@ mod tests {
             "a\\x1b]52;c;eA==\\x07b\\x0d\n\tc\\x9b"
         );
         assert!(matches!(for_terminal("naïve café\n"), Cow::Borrowed(_)));
+        assert!(matches!(for_terminal(r"C:\new \d+"), Cow::Borrowed(_)));
     }
 }

@@ -1,18 +1,19 @@
 //! `Cell`, `ExecHandle` and the values that a cell shows.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use pyisolate_supervisor::{self as supervisor, CellError, Event, Patience};
+use pyisolate_supervisor::{self as supervisor, CellError, Event, Patience, policy};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::convert::{Classes, to_python};
-use crate::errors::cell_error;
+use crate::errors::{cell_error, denial_event, error_of};
 use crate::pickling::Pickled;
-use crate::supervisor::Template;
+use crate::policy::Policy;
+use crate::supervisor::{Owner, Template};
 
 /// How long one wait goes on before signals are looked at: Ctrl-C is felt this late at the most.
 const SIGNAL_SLICE: Duration = Duration::from_millis(100);
@@ -22,23 +23,28 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// A cell: guest code behind a wall.
 #[pyclass(frozen, module = "pyisolate", weakref)]
 pub(crate) struct Cell {
-    inner: supervisor::Cell,
-    classes: Classes,
+    inner: Arc<supervisor::Cell>,
+    classes: Arc<Classes>,
     backend: &'static str,
     /// Both live for as long as their cells do.
     _template: Option<Py<Template>>,
-    _supervisor: Arc<supervisor::Supervisor>,
+    _supervisor: Owner,
 }
 
 impl Cell {
     pub(crate) fn new(
         inner: supervisor::Cell,
-        classes: Classes,
+        classes: Arc<Classes>,
         backend: &'static str,
         template: Option<Py<Template>>,
-        supervisor: Arc<supervisor::Supervisor>,
+        supervisor: Owner,
     ) -> Self {
+        let inner = Arc::new(inner);
         Self { inner, classes, backend, _template: template, _supervisor: supervisor }
+    }
+
+    fn raising<'a>(&'a self, py: Python<'a>) -> impl Fn(&CellError) -> PyErr + 'a {
+        move |error| error_of(py, Some(&self.inner), error)
     }
 }
 
@@ -71,16 +77,35 @@ impl Cell {
 
     #[getter]
     fn denials<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let class = py.import("pyisolate.events")?.getattr("DenialEvent")?;
-        let events = self
-            .inner
-            .denials()
-            .into_iter()
-            .map(|denial| {
-                class.call1((denial.cell, denial.capability, denial.action, denial.reason))
-            })
-            .collect::<PyResult<Vec<_>>>()?;
-        PyList::new(py, events)
+        let denials = self.inner.denials().into_iter();
+        let events = denials.map(|denial| denial_event(py, denial));
+        PyList::new(py, events.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    fn get_denial_events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.denials(py)
+    }
+
+    #[getter]
+    fn policy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let policy = Policy(policy::Policy::clone(&self.inner.policy()));
+        py.import("pyisolate.policy")?.getattr("Policy")?.call_method1("_of", (policy,))
+    }
+
+    /// Puts another policy in force: whoever holds the cell may.
+    fn set_policy(&self, policy: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = policy.py();
+        let resolve = py.import("pyisolate.policy")?.getattr("resolve_policy")?;
+        let policy = resolve.call1((policy, self.inner.name()))?.getattr("_inner")?;
+        let policy = policy.cast_into::<Policy>()?;
+        let policy = &policy.get().0;
+        py.detach(|| self.inner.set_policy(policy));
+        Ok(())
+    }
+
+    #[getter]
+    fn handed_out(&self) -> Vec<String> {
+        self.inner.handed_out().into_iter().map(|right| right.what).collect()
     }
 
     #[getter]
@@ -91,7 +116,7 @@ impl Cell {
     fn exec(&self, py: Python<'_>, source: &str) -> PyResult<ExecHandle> {
         let handle =
             patiently(py, None, |patience| py.detach(|| self.inner.exec_within(source, patience)))?;
-        Ok(ExecHandle(handle))
+        Ok(ExecHandle { inner: handle, cell: Arc::downgrade(&self.inner) })
     }
 
     #[pyo3(signature = (target, /, *args, timeout=None, **kwargs))]
@@ -108,7 +133,7 @@ impl Cell {
         let call = patiently(py, timeout, |patience| {
             pickled.with(py, |outbound| self.inner.start_call(target, outbound, patience))
         })?;
-        let value = sliced(py, timeout, |slice| call.wait(slice))?;
+        let value = sliced(py, timeout, |slice| call.wait(slice), self.raising(py))?;
         to_python(py, value, &self.classes)
     }
 
@@ -131,8 +156,8 @@ impl Cell {
         let timeout = duration(timeout)?;
         // What is there already is taken without giving the interpreter's lock away.
         let event = match self.inner.try_recv() {
-            Some(event) => event.map_err(|error| cell_error(py, &error))?,
-            None => sliced(py, timeout, |slice| self.inner.recv(slice))?,
+            Some(event) => event.map_err(|error| self.raising(py)(&error))?,
+            None => sliced(py, timeout, |slice| self.inner.recv(slice), self.raising(py))?,
         };
         event_object(py, event, &self.classes)
     }
@@ -191,18 +216,23 @@ impl Cell {
 
 /// A running or ended `exec`.
 #[pyclass(frozen, module = "pyisolate")]
-pub(crate) struct ExecHandle(supervisor::ExecHandle);
+pub(crate) struct ExecHandle {
+    inner: supervisor::ExecHandle,
+    /// A cell that nobody holds any more is killed, whoever holds this.
+    cell: Weak<supervisor::Cell>,
+}
 
 #[pymethods]
 impl ExecHandle {
     fn done(&self) -> bool {
-        self.0.done()
+        self.inner.done()
     }
 
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?;
-        sliced(py, timeout, |slice| self.0.wait(slice))
+        let raise = |error: &CellError| error_of(py, self.cell.upgrade().as_deref(), error);
+        sliced(py, timeout, |slice| self.inner.wait(slice), raise)
     }
 }
 
@@ -307,6 +337,7 @@ fn sliced<T: Send>(
     py: Python<'_>,
     timeout: Option<Duration>,
     wait: impl Fn(Option<Duration>) -> Result<T, CellError> + Sync,
+    raise: impl Fn(&CellError) -> PyErr,
 ) -> PyResult<T> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
@@ -322,7 +353,7 @@ fn sliced<T: Send>(
                     return Err(cell_error(py, &CellError::TimedOut { operation, after }));
                 }
             }
-            Err(error) => return Err(cell_error(py, &error)),
+            Err(error) => return Err(raise(&error)),
         }
     }
 }

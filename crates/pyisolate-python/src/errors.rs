@@ -1,6 +1,8 @@
 //! From the supervisor's errors to the tree in `pyisolate.errors`.
 
-use pyisolate_supervisor::{CellError, Death, GuestFailure, LimitName, SpawnError};
+use pyisolate_supervisor::{
+    Cell, CellError, Death, Denial, GuestFailure, LimitName, ReloadError, SpawnError,
+};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -39,6 +41,50 @@ pub(crate) fn cell_error(py: Python<'_>, error: &CellError) -> PyErr {
     }
 }
 
+/// The exception for an operation on a cell that failed. Where a refused request was the reason, it
+/// carries the refusal.
+pub(crate) fn error_of(py: Python<'_>, cell: Option<&Cell>, error: &CellError) -> PyErr {
+    let raised = cell_error(py, error);
+    if let CellError::Guest(failure) = error
+        && DENIALS.contains(&failure.kind.as_str())
+        && let Some(cell) = cell
+        // The guest is told the reason in so many words.
+        && let Some(denial) =
+            cell.denials().into_iter().rev().find(|it| failure.message.contains(&it.reason))
+        && let Err(other) =
+            denial_event(py, denial).and_then(|it| raised.value(py).setattr("denial_event", it))
+    {
+        return other;
+    }
+    raised
+}
+
+/// A refusal as the host is told of it.
+pub(crate) fn denial_event(py: Python<'_>, denial: Denial) -> PyResult<Bound<'_, PyAny>> {
+    let Denial { cell, capability, action, target, rule, layer, grant, reason, at, .. } = denial;
+    let class = py.import("pyisolate.events")?.getattr("DenialEvent")?;
+    class.call1((cell, capability, action, target, rule, layer, grant, reason, at.as_secs_f64()))
+}
+
+/// A `SandboxError` with that text.
+pub(crate) fn sandbox_error(py: Python<'_>, error: &impl std::fmt::Display) -> PyErr {
+    named(py, "SandboxError", &error.to_string())
+}
+
+/// The exception for a policy that is none.
+pub(crate) fn policy_error(py: Python<'_>, error: &impl std::fmt::Display) -> PyErr {
+    named(py, "PolicyError", &error.to_string())
+}
+
+/// The exception for a policy that was not put in force.
+pub(crate) fn reload_error(py: Python<'_>, error: &ReloadError) -> PyErr {
+    let class = match error {
+        ReloadError::NoToken | ReloadError::WrongToken => "PolicyAuthError",
+        _ => "PolicyError",
+    };
+    named(py, class, &error.to_string())
+}
+
 /// The exception for an exception of guest code.
 pub(crate) fn guest_error(py: Python<'_>, failure: &GuestFailure) -> PyErr {
     let class = if DENIALS.contains(&failure.kind.as_str()) { "PolicyError" } else { "GuestError" };
@@ -64,7 +110,9 @@ pub(crate) fn dead(py: Python<'_>, death: &Death) -> PyErr {
             LimitName::Output => "OutputExceeded",
             LimitName::OpenFiles => "OpenFilesExceeded",
             LimitName::Threads => "ChildWorkExceeded",
-            LimitName::Message | LimitName::Unread => "SandboxError",
+            LimitName::NetworkOps | LimitName::NetworkBytes => "NetworkExceeded",
+            // Going over these ends no cell.
+            LimitName::Message | LimitName::Unread | LimitName::DiskBytes => "SandboxError",
         },
         Death::Violation(_) => "ProtocolViolation",
         _ => "CellDied",

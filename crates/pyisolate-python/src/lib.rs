@@ -10,8 +10,14 @@
 mod cell;
 mod convert;
 mod errors;
+mod exit;
+mod fields;
+mod handlers;
+mod journal;
 mod pickling;
+mod policy;
 mod protocol;
+mod rights;
 mod supervisor;
 
 use pyo3::prelude::*;
@@ -34,8 +40,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<cell::ExecHandle>()?;
     module.add_class::<cell::Stats>()?;
     module.add_class::<cell::Layer>()?;
+    module.add_class::<policy::Policy>()?;
     module.add_class::<supervisor::Supervisor>()?;
     module.add_class::<supervisor::Template>()?;
     module.add_function(wrap_pyfunction!(run_command, module)?)?;
-    protocol::add(module)
+    module.add_function(wrap_pyfunction!(exit::end, module)?)?;
+    protocol::add(module)?;
+    rights::add(module)
 }

@@ -5,7 +5,7 @@
 )]
 
 use pyisolate_guest::simple;
-use pyisolate_supervisor::Outbound;
+use pyisolate_supervisor::{Outbound, Parcel};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -59,6 +59,14 @@ impl Pickled {
             dumps.call1((object,))?.extract::<(Bound<'_, PyBytes>, Vec<Bound<'_, PyAny>>)>()?;
         let buffers = views.iter().map(PyUntypedBuffer::get).collect::<PyResult<Vec<_>>>()?;
         Ok(Self { pickle: Pickle::Whole(pickle.unbind()), buffers })
+    }
+
+    /// Copies the bytes.
+    pub(crate) fn into_parcel(self, py: Python<'_>) -> Parcel {
+        self.with(py, |outbound| Parcel {
+            pickle: outbound.pickle.to_vec(),
+            buffers: outbound.buffers.iter().map(|buffer| buffer.to_vec()).collect(),
+        })
     }
 
     /// Lends the bytes to `send`.

@@ -1,30 +1,58 @@
 //! `Supervisor` and `Template`.
 
+use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pyisolate_supervisor::broker::SecretValue;
 use pyisolate_supervisor::{
     self as supervisor, CellName, CellOptions, Environment, Imports, Limits, SupervisorOptions,
-    TrustedNames,
+    TrustedNames, policy,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyBytes, PyDict, PyString, PyType};
 
 use crate::cell::Cell;
 use crate::convert::Classes;
-use crate::errors::{spawn_error, type_error, value_error};
+use crate::errors::{reload_error, sandbox_error, spawn_error, type_error, value_error};
+use crate::exit::Live;
+use crate::policy::{Policy, document};
+use crate::rights::limit_of;
+use crate::{handlers, journal};
 
 /// Owns cells.
 #[pyclass(frozen, module = "pyisolate", weakref)]
 pub(crate) struct Supervisor {
-    inner: Arc<supervisor::Supervisor>,
+    inner: Owner,
 }
 
 /// A zygote that has imported modules or run set-up code.
 #[pyclass(frozen, module = "pyisolate", weakref)]
 pub(crate) struct Template {
     inner: supervisor::Template,
-    supervisor: Arc<supervisor::Supervisor>,
+    supervisor: Owner,
+}
+
+/// A share of a supervisor. The last one to go shuts it down, which waits for threads that may want
+/// the interpreter's lock, as handlers do: so it does not go with that lock held.
+#[derive(Clone)]
+pub(crate) struct Owner(Option<Arc<Live>>);
+
+impl Deref for Owner {
+    type Target = Live;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("it is taken by drop alone"))
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(last) = self.0.take().and_then(Arc::into_inner) {
+            Python::attach(|py| py.detach(|| drop(last)));
+        }
+    }
 }
 
 #[pymethods]
@@ -40,13 +68,20 @@ impl Supervisor {
     /// `description` is what [`supervisor::DESCRIBE`] says of the host's interpreter;
     /// `environment` the folder of a virtual environment to use instead.
     #[new]
-    #[pyo3(signature = (description, runtime, warm_pool, environment=None))]
+    #[pyo3(signature = (
+        description, runtime, warm_pool, environment=None, on_denial=None, journal=None,
+        journal_payloads="hash"
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "the keywords of the Python class")]
     fn new(
         py: Python<'_>,
         description: &str,
         runtime: PathBuf,
         warm_pool: usize,
         environment: Option<PathBuf>,
+        on_denial: Option<Py<PyAny>>,
+        journal: Option<PathBuf>,
+        journal_payloads: &str,
     ) -> PyResult<Self> {
         let runtime = Some(runtime.as_path());
         let environment = match environment {
@@ -54,14 +89,25 @@ impl Supervisor {
             None => Environment::from_description(description, Path::new("this host"), runtime),
         }
         .map_err(|error| spawn_error(py, &error.into()))?;
-        let options = SupervisorOptions { environment, warm_pool };
+        let journal = journal.map(|path| journal::open(py, &path, journal_payloads)).transpose()?;
+        let options = SupervisorOptions {
+            warm_pool,
+            journal: journal.clone(),
+            denials: on_denial.map(handlers::listener).transpose()?,
+            ..SupervisorOptions::new(environment)
+        };
         let inner = py
             .detach(|| supervisor::Supervisor::new(options))
             .map_err(|error| spawn_error(py, &error))?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Owner(Some(Live::new(inner, journal))) })
     }
 
-    #[pyo3(signature = (name, limits, imports, trusted, template=None))]
+    /// `granted` is what stands beside the policy, from the objects for the built-in capabilities.
+    #[pyo3(signature = (
+        name, limits, imports, trusted, template=None, *, policy=None, follows_document=false,
+        granted=None, secrets=None, capabilities=None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "the keywords of the Python method")]
     fn spawn(
         &self,
         py: Python<'_>,
@@ -70,46 +116,85 @@ impl Supervisor {
         imports: Vec<String>,
         trusted: Vec<Bound<'_, PyType>>,
         template: Option<Py<Template>>,
+        policy: Option<&Bound<'_, Policy>>,
+        follows_document: bool,
+        granted: Option<&Bound<'_, Policy>>,
+        secrets: Option<&Bound<'_, PyDict>>,
+        capabilities: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Cell> {
         let forked_from = template.as_ref().map(Py::get);
         if let Some(template) = forked_from
-            && !Arc::ptr_eq(&template.supervisor, &self.inner)
+            && !std::ptr::eq(&raw const *template.supervisor, &raw const *self.inner)
         {
             return Err(type_error("the template is another supervisor's"));
         }
         let (names, classes) = trusted_names(trusted)?;
+        let classes = Arc::new(Classes::new(classes));
+        let policy = policy.map(|policy| policy.get().0.clone());
+        let capabilities =
+            capabilities.map(|given| handlers::capabilities(given, &classes)).transpose()?;
         let options = CellOptions {
-            limits: limits_of(limits)?,
+            limits: limits_of(policy.as_ref(), limits)?,
             imports: Imports::new(imports).map_err(value_error)?,
             trusted: names,
+            policy,
+            granted: granted.map(|granted| granted.get().0.rules.clone()).unwrap_or_default(),
+            follows_document,
+            secrets: secrets.map(secret_values).transpose()?.unwrap_or_default(),
+            capabilities: capabilities.unwrap_or_default(),
             ..CellOptions::new(CellName::new(name).map_err(value_error)?)
         };
         let cell = py
-            .detach(|| self.inner.spawn(options, forked_from.map(|template| &template.inner)))
+            .detach(|| {
+                self.inner.supervisor.spawn(options, forked_from.map(|template| &template.inner))
+            })
             .map_err(|error| spawn_error(py, &error))?;
-        Ok(Cell::new(cell, Classes::new(classes), "process", template, Arc::clone(&self.inner)))
+        Ok(Cell::new(cell, classes, "process", template, self.inner.clone()))
     }
 
     #[pyo3(signature = (imports, setup))]
     fn template(&self, py: Python<'_>, imports: Vec<String>, setup: &str) -> PyResult<Template> {
         let imports = Imports::new(imports).map_err(value_error)?;
         let inner = py
-            .detach(|| self.inner.template(&imports, setup))
+            .detach(|| self.inner.supervisor.template(&imports, setup))
             .map_err(|error| spawn_error(py, &error))?;
-        Ok(Template { inner, supervisor: Arc::clone(&self.inner) })
+        Ok(Template { inner, supervisor: self.inner.clone() })
+    }
+
+    fn set_policy_token(&self, token: &[u8]) {
+        self.inner.supervisor.set_policy_token(token);
+    }
+
+    /// Puts a document in force; returns the names of the cells that it holds for.
+    fn reload_policy(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        source: &str,
+        format: &str,
+        token: &[u8],
+    ) -> PyResult<Vec<String>> {
+        // Whoever has no right to load it is not told what is wrong with it.
+        self.inner
+            .supervisor
+            .check_policy_token(token)
+            .map_err(|error| reload_error(py, &error))?;
+        let document = document(py, text, source, format)?;
+        py.detach(|| self.inner.supervisor.reload_policy(&document, token))
+            .map_err(|error| reload_error(py, &error))
     }
 
     fn list_active(&self) -> Vec<String> {
-        self.inner.list_active()
+        self.inner.supervisor.list_active()
     }
 
     #[getter]
     fn pool_ready(&self) -> usize {
-        self.inner.pool_ready()
+        self.inner.supervisor.pool_ready()
     }
 
-    fn shutdown(&self, py: Python<'_>) {
-        py.detach(|| self.inner.shutdown());
+    fn shutdown(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.inner.shutdown()).map_err(|error| sandbox_error(py, &error))
     }
 }
 
@@ -140,25 +225,40 @@ fn trusted_names(trusted: Vec<Bound<'_, PyType>>) -> PyResult<(TrustedNames, Vec
     Ok((names, classes))
 }
 
-/// The defaults, with what the caller set.
-fn limits_of(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
+/// The defaults, with what the policy and then the caller set.
+fn limits_of(policy: Option<&policy::Policy>, given: &Bound<'_, PyDict>) -> PyResult<Limits> {
     let mut limits = Limits::default();
+    if let Some(policy) = policy {
+        policy.limits.apply(&mut limits);
+    }
     for (name, value) in given {
         let name = name.extract::<String>()?;
-        let slot = match name.as_str() {
-            "wall_time_ms" => &mut limits.wall_time_ms,
-            "cpu_ms" => &mut limits.cpu_ms,
-            "mem_bytes" => &mut limits.mem_bytes,
-            "output_bytes_max" => &mut limits.output_bytes,
-            "message_bytes_max" => &mut limits.message_bytes,
-            "unread_bytes_max" => &mut limits.unread_bytes,
-            "open_files_max" => &mut limits.open_files,
-            "child_work_max" => &mut limits.threads,
-            other => return Err(type_error(format!("there is no limit named {other:?}"))),
-        };
-        *slot = value
+        let limit = limit_of(&name)
+            .ok_or_else(|| type_error(format!("there is no limit named {name:?}")))?;
+        *limits.slot(limit) = value
             .extract::<u64>()
             .map_err(|_| value_error(format!("{name} is a whole number, not {value}")))?;
     }
     Ok(limits)
+}
+
+/// The values of secrets: a `str` reaches the guest as one, `bytes` as `bytes`. No error shows them.
+fn secret_values(given: &Bound<'_, PyDict>) -> PyResult<BTreeMap<String, SecretValue>> {
+    let mut values = BTreeMap::new();
+    for (name, value) in given {
+        let name = name.extract::<String>()?;
+        let value = if let Ok(text) = value.cast::<PyString>() {
+            let text = text.to_str();
+            SecretValue::from(
+                text.map_err(|_| value_error(format!("the secret {name:?} is no UTF-8")))?
+                    .to_owned(),
+            )
+        } else if let Ok(bytes) = value.cast::<PyBytes>() {
+            SecretValue::from(bytes.as_bytes().to_vec())
+        } else {
+            return Err(type_error(format!("the secret {name:?} is neither str nor bytes")));
+        };
+        values.insert(name, value);
+    }
+    Ok(values)
 }
