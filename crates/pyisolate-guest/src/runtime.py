@@ -6,7 +6,6 @@ whatever this interpreter does; this file makes the contract pleasant to use and
 clear.
 """
 
-import _locale
 import _pickle
 import _thread
 import builtins
@@ -547,7 +546,6 @@ def prepare(packages):
     """Makes this interpreter ready to be forked: called once, in the zygote."""
     global main
     sys.path.extend(packages)
-    _locale.setlocale(_locale.LC_CTYPE, "C.UTF-8")
     sys.argv = [""]
     sys.orig_argv = []
     sys.stdin = io.StringIO()

@@ -93,15 +93,18 @@ impl Body {
             return Err(fault);
         }
         let mut out = Vec::new();
+        // From the first byte on, however quickly drops follow each other.
+        let mut lull = is_first.then(|| turn.at_most(LINGER));
         loop {
             let came = self.step(&mut out).map_err(Fault::Refused).and_then(|more| {
                 let is_enough = out.len() >= PIECE_BYTES_MAX;
                 if !more || is_enough {
                     return Ok(false);
                 }
-                let patient = out.is_empty() && !is_first;
-                let turn = if patient { turn } else { turn.at_most(LINGER) };
-                self.read(turn).map(|()| true)
+                if lull.is_none() && !out.is_empty() {
+                    lull = Some(turn.at_most(LINGER));
+                }
+                self.read(lull.unwrap_or(turn)).map(|()| true)
             });
             match came {
                 Ok(true) => {}
