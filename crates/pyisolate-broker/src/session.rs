@@ -129,7 +129,7 @@ impl Drop for Performing {
 #[derive(Debug)]
 pub struct Refused {
     /// What the policy was asked, if the payload was in order.
-    pub act: Option<Act>,
+    pub act: Option<Box<Act>>,
     /// Why not.
     pub refusal: Refusal,
 }
@@ -180,7 +180,7 @@ impl Session {
         })?;
         match task.check(self) {
             Ok(()) => Ok(Ready(task)),
-            Err(refusal) => Err(Refused { act: task.act().cloned(), refusal }),
+            Err(refusal) => Err(Refused { act: task.act().cloned().map(Box::new), refusal }),
         }
     }
 

@@ -127,7 +127,7 @@ impl CellShared {
         };
         match begun {
             Err(Refused { act, refusal }) => {
-                question.act = act;
+                question.act = act.map(|act| *act);
                 self.refuse(settings, &question, asked, refusal)
             }
             Ok(ready) => {
