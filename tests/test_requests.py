@@ -162,3 +162,23 @@ def test_denials_of_a_dead_cell_can_still_be_read():
         run(cell, "request('a', 'b')")
     cell.kill()
     assert len(cell.denials) == 1
+
+
+def test_what_the_kernel_refuses_past_the_shims_is_recorded():
+    with new_cell(allowed_imports=["posix"]) as past:
+        with pytest.raises(pyisolate.GuestError, match="not permitted"):
+            run(past, "import posix\nposix.mkdir('/new')")
+        [event] = past.denials
+    assert (event.layer, event.capability) == ("kernel", "system call")
+    assert "Operation not permitted" in event.reason
+
+
+def test_a_refused_import_is_recorded(cell):
+    with pytest.raises(pyisolate.PolicyError, match="not granted"):
+        run(cell, "import subprocess")
+    [event] = cell.denials
+    assert (event.capability, event.target, event.layer) == (
+        "import",
+        "import subprocess",
+        "policy",
+    )

@@ -17,7 +17,7 @@ use pyisolate_channel::Mapping;
 use pyisolate_policy::Act;
 
 use crate::cell::{CellShared, Settings, lock};
-use crate::delivery::{Decoded, Delivery};
+use crate::delivery::{Buffer, Decoded, Delivery};
 use crate::error::{Breach, Death};
 use crate::event::Denial;
 use crate::handler::{HandlerCall, HostCapability, Parcel};
@@ -118,7 +118,8 @@ impl CellShared {
         payload: &Delivery,
         asked: &Asked<'_>,
     ) -> Result<(), Breach> {
-        let begun = match payload.message.to_value(&settings.caps) {
+        let buffers: Vec<&[u8]> = payload.buffers.iter().map(Buffer::as_slice).collect();
+        let begun = match payload.message.to_value_with(&buffers, &settings.caps) {
             Ok(value) => settings.session.begin(&question.capability, &question.action, &value),
             Err(error) => {
                 let failure = Failure::new("TypeError", error.to_string());

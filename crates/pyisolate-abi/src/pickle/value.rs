@@ -86,7 +86,17 @@ impl Message<'_> {
     ///
     /// Each [`ToValueError`].
     pub fn to_value(&self, caps: &Caps) -> Result<Value, ToValueError> {
-        let mut copy = Copy { message: self, caps, nodes: 0, bytes: 0 };
+        self.to_value_with(&[], caps)
+    }
+
+    /// As [`to_value`](Self::to_value), with the out-of-band buffers that came with the message: a
+    /// `PickleBuffer` becomes `bytes` or a `bytearray`.
+    ///
+    /// # Errors
+    ///
+    /// Each [`ToValueError`].
+    pub fn to_value_with(&self, buffers: &[&[u8]], caps: &Caps) -> Result<Value, ToValueError> {
+        let mut copy = Copy { message: self, buffers, caps, nodes: 0, bytes: 0 };
         copy.value(self.root())
     }
 }
@@ -94,6 +104,7 @@ impl Message<'_> {
 /// Recurses at most [`Caps::depth`] deep, which decoding has checked.
 struct Copy<'a> {
     message: &'a Message<'a>,
+    buffers: &'a [&'a [u8]],
     caps: &'a Caps,
     nodes: usize,
     bytes: usize,
@@ -136,7 +147,11 @@ impl Copy<'_> {
             Node::Uuid { int, .. } => Value::Uuid(int),
             Node::Ellipsis => return not_plain("Ellipsis"),
             Node::NotImplemented => return not_plain("NotImplemented"),
-            Node::Buffer { .. } => return not_plain("an out-of-band buffer"),
+            Node::Buffer { index, read_only } => match self.buffers.get(index) {
+                Some(bytes) if read_only => Value::Bytes(self.bytes(bytes)?),
+                Some(bytes) => Value::ByteArray(self.bytes(bytes)?),
+                None => return not_plain("an out-of-band buffer"),
+            },
             Node::Deque { .. } => return not_plain("a deque"),
             Node::Range { .. } => return not_plain("a range"),
             Node::Slice { .. } => return not_plain("a slice"),
@@ -174,5 +189,25 @@ impl Copy<'_> {
     fn string(&mut self, text: &str) -> Result<String, ToValueError> {
         self.charge(text.len())?;
         Ok(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{TrustedNames, decode};
+    use super::*;
+
+    #[test]
+    fn an_out_of_band_buffer_needs_its_bytes() {
+        let caps = Caps::default();
+        // PROTO 5, NEXT_BUFFER, and for bytes READONLY_BUFFER, STOP
+        for (pickle, value) in [
+            (b"\x80\x05\x97.".to_vec(), Value::ByteArray(b"abc".to_vec())),
+            (b"\x80\x05\x97\x98.".to_vec(), Value::Bytes(b"abc".to_vec())),
+        ] {
+            let message = decode(pickle, &[3], &TrustedNames::default(), &caps).unwrap();
+            assert!(message.to_value(&caps).is_err());
+            assert_eq!(message.to_value_with(&[b"abc"], &caps), Ok(value));
+        }
     }
 }

@@ -1,0 +1,479 @@
+"""Files that a policy does not grant, asked for in every way and spelling.
+
+`GIVEN` may be read, `MADE` read and written, `DROP` written only. What is denied lies in folders
+called `denied` and in files that end in `.key`. All else is outside.
+"""
+
+import os
+import secrets
+import socket
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from pyisolate import Policy, ReadPath, ReadWritePath, WritePath
+
+from .broker_harness import Case
+from .broker_naive import NaiveFiles
+
+DENIED_NAMES = r"/denied(/|$)|\.key$"
+
+
+class Tree:
+    """Files of a host's: granted, denied and neither."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base.resolve()
+        self.token = f"token-{secrets.token_hex(12)}"
+        self._folders()
+        self._links()
+        self._odd()
+
+    @property
+    def policy(self) -> Policy:
+        """What the guest may have of it."""
+        given, made, drop = (self.base / name for name in ("given", "made", "drop"))
+        return (
+            Policy()
+            .grant(ReadPath(given), ReadWritePath(made), WritePath(drop))
+            .deny(
+                ReadWritePath(f"{given}/**/*.key"),
+                ReadWritePath(f"{made}/**/*.key"),
+                ReadWritePath(given / "denied"),
+                ReadWritePath(made / "denied"),
+            )
+        )
+
+    @property
+    def world(self) -> dict[str, Any]:
+        """What guest code is told of it."""
+        places = {name.upper(): str(self.base / name) for name in ("given", "made", "drop")}
+        return places | {
+            "BASE": str(self.base),
+            "SECRET": str(self.base / "secret.txt"),
+            "HOST_PID": os.getpid(),
+            "SIZE": len(self.token),
+        }
+
+    @property
+    def naive(self) -> NaiveFiles:
+        """A broker that believes texts."""
+        roots = [self.base / name for name in ("given", "made", "drop")]
+        return NaiveFiles(*roots, denied=DENIED_NAMES)
+
+    @property
+    def everything(self) -> NaiveFiles:
+        """A broker without a policy."""
+        return NaiveFiles("/")
+
+    def _write(self, path: str, text: str) -> None:
+        file = self.base / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def _folders(self) -> None:
+        for path in (
+            "secret.txt", "outside/inner.txt", "given/denied/inner.txt", "given/x.key",
+            "given/below/y.key", "made/denied/inner.txt", "made/x.key", "made/sub/y.key",
+            "made/sub/deeper/z.key", "drop/box.txt", "given2/near.txt", "given.txt",
+            f"given/{unicodedata.normalize('NFC', 'é.key')}",
+        ):  # fmt: skip
+            self._write(path, self.token)
+        for path in ("given/text", "given/below/deep", "made/plain.txt", "victim.txt"):
+            self._write(path, "original")
+        self._write("folder/victim.txt", "original")
+        (self.base / "given" / "text").chmod(0o600)
+
+    def _links(self) -> None:
+        given, made = self.base / "given", self.base / "made"
+        for link, target in {
+            "abs": self.base / "secret.txt",
+            "rel": "../secret.txt",
+            "dir": "../outside",
+            "dir_abs": self.base / "outside",
+            "up": "..",
+            "root": "/",
+            "below/link": "../../secret.txt",
+            "below/up": "../..",
+            "dots": "./.././../" + self.base.name + "/secret.txt",
+            "denied_link": "denied/inner.txt",
+            "key_link": "x.key",
+            "denied_dir": "denied",
+            "proc": "/proc/self/root",
+            "proc_fd": "/proc/self/fd",
+            "proc_environ": "/proc/self/environ",
+            "device": "/dev/zero",
+            "loop_a": "loop_b",
+            "loop_b": "loop_a",
+            "itself": "itself",
+            "into_itself": "into_itself/x",
+            "slash": f"//{self.base}//secret.txt",
+        }.items():
+            (given / link).symlink_to(target)
+        for number in range(6):
+            (given / f"chain{number}").symlink_to(f"chain{number + 1}")
+        (given / "chain6").symlink_to("below/link")
+        for number in range(60):
+            (given / f"long{number}").symlink_to(f"long{number + 1}")
+        (given / "long60").symlink_to("text")
+        for link, target in {
+            "to_victim": "../victim.txt",
+            "to_victim_abs": self.base / "victim.txt",
+            "to_folder": "../folder",
+            "to_given": "../given",
+            "to_nothing": "../new_by_link.txt",
+            "up": "..",
+            "to_key": "x.key",
+        }.items():
+            (made / link).symlink_to(target)
+        (made / "hard").hardlink_to(self.base / "victim.txt")
+
+    def _odd(self) -> None:
+        given, made = self.base / "given", self.base / "made"
+        os.mkfifo(given / "fifo")
+        os.mkfifo(made / "fifo")
+        with socket.socket(socket.AF_UNIX) as listener:
+            folder = os.getcwd()
+            os.chdir(given)  # the path of a socket is short
+            try:
+                listener.bind("sock")
+            finally:
+                os.chdir(folder)
+        if os.getuid() == 0:
+            os.mknod(given / "zero", 0o020666, os.makedev(1, 5))
+            os.mknod(made / "null", 0o020666, os.makedev(1, 3))
+
+    def state(self) -> dict[str, Any]:
+        """Everything about it that an attack could change: by path, what lies there."""
+        found: dict[str, Any] = {}
+        for folder, folders, files in os.walk(self.base):
+            for name in [*folders, *files]:
+                path = Path(folder, name)
+                status = path.lstat()
+                key = str(path.relative_to(self.base))
+                found[key] = (status.st_mode, status.st_nlink if path.is_file() else 0)
+                if path.is_symlink():
+                    found[key] += (os.readlink(path),)
+                elif path.is_file():
+                    found[key] += (path.read_bytes(), status.st_mtime_ns, os.listxattr(path))
+        return found
+
+
+# --- reading what is outside ---------------------------------------------------------------------
+
+READ_SPELLINGS = {
+    "plain": "{BASE}/secret.txt",
+    "sibling folder": "{BASE}/given2/near.txt",
+    "sibling file": "{BASE}/given.txt",
+    "dotdot": "{GIVEN}/../secret.txt",
+    "dot dotdot": "{GIVEN}/./../secret.txt",
+    "slashes": "{GIVEN}//..//secret.txt",
+    "below": "{GIVEN}/below/../../secret.txt",
+    "dots everywhere": "{GIVEN}/./below/././.././../secret.txt",
+    "there and back": "{GIVEN}/../given/../secret.txt",
+    "far up": "{GIVEN}/../../../../../../../../../..{SECRET}",
+    "above the root": "/../..{SECRET}",
+    "two slashes": "/{SECRET}",
+    "three slashes": "//{SECRET}",
+    "dot first": "/.{SECRET}",
+    "absolute link": "{GIVEN}/abs",
+    "relative link": "{GIVEN}/rel",
+    "link of slashes": "{GIVEN}/slash",
+    "link of dots": "{GIVEN}/dots",
+    "link below": "{GIVEN}/below/link",
+    "chain": "{GIVEN}/chain0",
+    "folder link": "{GIVEN}/dir/inner.txt",
+    "absolute folder link": "{GIVEN}/dir_abs/inner.txt",
+    "link up": "{GIVEN}/up/secret.txt",
+    "link far up": "{GIVEN}/below/up/secret.txt",
+    "link to the root": "{GIVEN}/root{SECRET}",
+    "links over links": "{GIVEN}/up/given/up/given/dir/inner.txt",
+    "dotdot behind a link": "{GIVEN}/dir/../secret.txt",
+    "a denied folder": "{GIVEN}/denied/inner.txt",
+    "a denied name": "{GIVEN}/x.key",
+    "a denied name below": "{GIVEN}/below/y.key",
+    "a link to a denied folder": "{GIVEN}/denied_dir/inner.txt",
+    "a link to a denied file": "{GIVEN}/denied_link",
+    "a link to a denied name": "{GIVEN}/key_link",
+    "a denied name by dotdot": "{GIVEN}/below/../denied/inner.txt",
+    "a denied name by slashes": "{GIVEN}//.//denied//inner.txt",
+    "what may only be written": "{DROP}/box.txt",
+    "a link into the granted other": "{MADE}/to_given/denied/inner.txt",
+    "the root of a process": "/proc/self/root{SECRET}",
+    "the root of the host": "/proc/{HOST_PID}/root{SECRET}",
+    "a thread's root": "/proc/thread-self/root{SECRET}",
+    "a link to a root": "{GIVEN}/proc{SECRET}",
+}
+
+READ_WAYS = {
+    "open": "return open(f'{path}', 'rb').read()",
+    "pathlib": "return pathlib.Path(f'{path}').read_bytes()",
+    "os.open": "return os.read(os.open(f'{path}', os.O_RDONLY), 99)",
+    "bytes": "return open(f'{path}'.encode(), 'rb').read()",
+    "read": "return fs('read', path=f'{path}')",
+    "part": "return fs('read', path=f'{path}', offset=0, length=99)",
+    "size": "need(os.stat(f'{path}').st_size == SIZE)",
+    "told": "need(fs('stat', path=f'{path}')['size'] == SIZE)",
+    "existence": "need(fs('exists', path=f'{path}'))",
+    "copy": "shutil.copyfile(f'{path}', MADE + '/copy'); return open(MADE + '/copy', 'rb').read()",
+}
+_HANDLED = "DENIED ENOENT"  # what dotdot behind a link says by its text need not be there
+
+READS = [
+    Case(f"{way}: {spelling}", text.replace("{path}", path), _HANDLED)
+    for spelling, path in READ_SPELLINGS.items()
+    for way, text in READ_WAYS.items()
+]
+
+# --- writing what is outside, or may only be read --------------------------------------------------
+
+WRITE_SPELLINGS = {
+    "plain": "{BASE}/victim.txt",
+    "dotdot": "{MADE}/../victim.txt",
+    "slashes": "{MADE}//.//..//victim.txt",
+    "below": "{MADE}/sub/../../victim.txt",
+    "link": "{MADE}/to_victim",
+    "absolute link": "{MADE}/to_victim_abs",
+    "folder link": "{MADE}/to_folder/victim.txt",
+    "link up": "{MADE}/up/victim.txt",
+    "hard link": "{MADE}/hard",
+    "what may only be read": "{GIVEN}/text",
+    "by a link": "{MADE}/to_given/text",
+    "a denied name": "{MADE}/x.key",
+    "a denied name below": "{MADE}/sub/deeper/z.key",
+    "a link to a denied name": "{MADE}/to_key",
+    "a denied folder": "{MADE}/denied/inner.txt",
+    "by a root": "/proc/self/root{BASE}/victim.txt",
+}
+
+WRITE_WAYS = {
+    "open w": "open(f'{path}', 'w').write('changed')",
+    "open r+": "f = open(f'{path}', 'r+'); f.write('changed'); f.close()",
+    "open a": "f = open(f'{path}', 'a'); f.write('changed'); f.close()",
+    "open w+": "open(f'{path}', 'w+b').close()",
+    "pathlib": "pathlib.Path(f'{path}').write_text('changed')",
+    "O_TRUNC": "os.close(os.open(f'{path}', os.O_RDONLY | os.O_TRUNC))",
+    "O_RDWR": "os.write(os.open(f'{path}', os.O_RDWR), b'changed')",
+    "O_APPEND": "os.write(os.open(f'{path}', os.O_WRONLY | os.O_APPEND), b'changed')",
+    "truncate": "os.truncate(f'{path}', 1)",
+    "write": "fs('write', path=f'{path}', data=b'changed')",
+    "append": "fs('append', path=f'{path}', data=b'changed')",
+    "cut": "fs('truncate', path=f'{path}', size=0)",
+    "handle": "fs('write', handle=handle_of(f'{path}', 'r+'), offset=0, data=b'changed')",
+    "opened for appending": "fs('write', handle=handle_of(f'{path}', 'a'), offset=0, data=b'c')",
+    "chmod": "os.chmod(f'{path}', 0o4777)",
+    "times": "os.utime(f'{path}', (1, 1))",
+}
+_UNCHANGED = "DENIED ENOENT EROFS EACCES EPERM ELOOP PermissionError EOPNOTSUPP ENOSYS"
+
+WRITES = [
+    Case(f"{way}: {spelling}", text.replace("{path}", path), _UNCHANGED)
+    for spelling, path in WRITE_SPELLINGS.items()
+    for way, text in WRITE_WAYS.items()
+]
+
+# --- names: making, moving and removing ------------------------------------------------------------
+
+NAMES = [
+    Case(name, body, _UNCHANGED)
+    for name, body in {
+        "a new file by a link": "open(MADE + '/to_nothing', 'w').write('x')",
+        "a new file by a link, asked": "fs('write', path=MADE + '/to_nothing', data=b'x')",
+        "a new file outside": "open(BASE + '/new', 'x').write('x')",
+        "a new file beside": "open(MADE + '/../new', 'w').write('x')",
+        "a new file of a denied name": "open(MADE + '/new.key', 'w').write('x')",
+        "a new folder outside": "os.mkdir(MADE + '/../new')",
+        "a new folder by a link": "os.mkdir(MADE + '/to_folder/new')",
+        "new folders by a link": "os.makedirs(MADE + '/to_folder/new/one')",
+        "a new folder, asked": "fs('mkdir', path=MADE + '/up/new')",
+        "a new folder where it is read": "os.mkdir(GIVEN + '/new')",
+        "a new folder of a denied name": "fs('mkdir', path=MADE + '/new.key')",
+        "removing outside": "os.remove(MADE + '/../victim.txt')",
+        "removing by a link": "os.remove(MADE + '/to_folder/victim.txt')",
+        "removing, asked": "fs('remove', path=MADE + '/to_folder/victim.txt')",
+        "removing what is read": "os.remove(GIVEN + '/text')",
+        "removing a denied name": "os.remove(MADE + '/x.key')",
+        "removing a folder outside": "shutil.rmtree(MADE + '/../folder')",
+        "moving out": "os.rename(MADE + '/plain.txt', BASE + '/new')",
+        "moving out by a link": "os.rename(MADE + '/plain.txt', MADE + '/to_folder/new')",
+        "moving over a victim": "os.replace(MADE + '/plain.txt', MADE + '/../victim.txt')",
+        "moving over what is read": "os.replace(MADE + '/plain.txt', GIVEN + '/text')",
+        "moving in": "os.rename(SECRET, MADE + '/new'); return open(MADE + '/new').read()",
+        "moving in by a link": "os.rename(MADE + '/up/secret.txt', MADE + '/new')",
+        "moving what is read": "os.rename(GIVEN + '/text', MADE + '/new')",
+        "moving out of a denied name": "os.rename(MADE + '/x.key', MADE + '/new.txt')",
+        "moving out of a denied folder":
+            "fs('rename', path=MADE + '/denied/inner.txt', to=MADE + '/new.txt')",
+        "moving into a denied name": "os.rename(MADE + '/plain.txt', MADE + '/new.key')",
+        "moving over a denied name": "os.replace(MADE + '/plain.txt', MADE + '/x.key')",
+        "moving a folder above a denied name": "os.rename(MADE + '/sub', MADE + '/new')",
+        "moving a folder far above a denied name":
+            "fs('rename', path=MADE + '/sub/deeper', to=MADE + '/sub/new')",
+        "moving a denied folder": "os.rename(MADE + '/denied', MADE + '/new')",
+        "moving the granted folder": "os.rename(MADE, BASE + '/new')",
+        "moving what is only written": "os.rename(DROP + '/box.txt', MADE + '/new')",
+        "moving, as shutil does": "shutil.move(DROP + '/box.txt', MADE + '/new')",
+        "a hard link in": "os.link(SECRET, MADE + '/new')",
+        "a hard link in of what is read": "os.link(GIVEN + '/text', MADE + '/new')",
+        "a link out": "os.symlink(SECRET, MADE + '/new'); return open(MADE + '/new').read()",
+        "a FIFO": "os.mkfifo(MADE + '/new')",
+    }.items()
+]  # fmt: skip
+
+# --- what is no regular file -----------------------------------------------------------------------
+
+ODD_READ = [
+    Case(name, body, refused, control=False, privileged="zero" in body or "null" in body)
+    for name, body, refused in (
+        ("a FIFO, read", "return fs('read', path=GIVEN + '/fifo')", "DENIED"),
+        ("a FIFO, opened", "return open(GIVEN + '/fifo').read()", "DENIED"),
+        ("a FIFO, written", "open(MADE + '/fifo', 'w').write('x')", "DENIED"),
+        ("a FIFO, asked to be written", "fs('write', path=MADE + '/fifo', data=b'x')", "DENIED"),
+        ("a socket", "return open(GIVEN + '/sock').read()", "DENIED ENXIO"),
+        ("a device", "return open(GIVEN + '/zero', 'rb').read(9)", "DENIED"),
+        ("a device, asked", "return fs('read', path=GIVEN + '/zero', length=9)", "DENIED"),
+        ("a device, written", "open(MADE + '/null', 'w').write('x')", "DENIED"),
+        ("a link to a device", "return open(GIVEN + '/device', 'rb').read(9)", "DENIED"),
+        ("a link to descriptors", "return os.listdir(GIVEN + '/proc_fd')", "DENIED"),
+        ("a link to variables", "return open(GIVEN + '/proc_environ').read()", "DENIED"),
+        ("a folder, read", "return open(GIVEN + '/below').read()", "EISDIR"),
+        ("a folder, asked", "return fs('read', path=GIVEN + '/below')", "EISDIR"),
+        ("a loop", "return open(GIVEN + '/loop_a').read()", "ELOOP"),
+        ("itself", "return fs('read', path=GIVEN + '/itself')", "ELOOP"),
+        ("into itself", "return fs('stat', path=GIVEN + '/into_itself')", "ELOOP"),
+        ("a long chain", "return open(GIVEN + '/long0').read()", "ELOOP"),
+        ("below a file", "return fs('read', path=GIVEN + '/text/x')", "ENOTDIR ENOENT"),
+        ("through a FIFO", "return fs('read', path=GIVEN + '/fifo/x')", "ENOTDIR ENOENT"),
+        ("a listing through a link", "return os.listdir(GIVEN + '/dir')", "DENIED"),
+        ("a listing of the folder above", "return os.listdir(GIVEN + '/..')", "DENIED"),
+        ("a listing of a denied folder", "return os.listdir(GIVEN + '/denied')", "DENIED"),
+        ("a listing of the root", "return fs('list', path='/')", "DENIED"),
+        ("what is written alone, listed", "return os.listdir(DROP)", "DENIED"),
+    )
+]
+
+# --- paths that are none ---------------------------------------------------------------------------
+
+TWINS = [
+    "x.KEY", "X.key", "x.key.", "x.key ", " x.key", "x.key\t", "x.key\u200b", "x\u200b.key",
+    "x.k\u0435y", "x.key\u0000", "x%2ekey", "x.key::$DATA", "X~1.KEY", "x.key\\", "denied\\inner.txt",
+    "DENIED/inner.txt", "denied /inner.txt", "denied./inner.txt", "denied%2finner.txt",
+    "\uff44enied/inner.txt", unicodedata.normalize("NFD", "é.key"), "\u00e9.KEY",
+]  # fmt: skip
+"""Names that other systems would take for a denied one."""
+
+NO_PATHS = {
+    "": "ValueError",
+    "relative": "ValueError",
+    "../secret.txt": "ValueError",
+    "./x": "ValueError",
+    "~/x": "ValueError",
+    "file:///etc/passwd": "ValueError",
+    "\0": "ValueError",
+    "{GIVEN}/text\0/../../secret.txt": "ValueError",
+    "{GIVEN}\0": "ValueError",
+    "{GIVEN}/" + "a" * 256: "ENAMETOOLONG",
+    "{GIVEN}/" + "a" * 100_000: "ENAMETOOLONG",
+    "/" + "x/" * 4000: "ENAMETOOLONG",
+    "{GIVEN}" + "/.." * 3000 + "{SECRET}": "ENAMETOOLONG DENIED",
+    "{GIVEN}" + "/below/.." * 1000 + "/../secret.txt": "ENAMETOOLONG DENIED",
+    "{GIVEN}/\\..\\secret.txt": "ENOENT",
+    "{GIVEN}/..\\secret.txt": "ENOENT",
+    "{GIVEN}/%2e%2e/secret.txt": "ENOENT",
+    "{GIVEN}/\u2025/secret.txt": "ENOENT",
+    "{GIVEN}/\uff0e\uff0e/secret.txt": "ENOENT",
+    "{GIVEN}/.. /secret.txt": "ENOENT",
+    "{GIVEN}/.../secret.txt": "ENOENT",
+    "{GIVEN}/$HOME": "ENOENT",
+    "{GIVEN}/*": "ENOENT",
+    "{GIVEN}/text/": "ENOTDIR ok",
+    "{GIVEN}/text/.": "ENOTDIR ok",
+}
+"""Each with what a raw request for it may be answered; none is answered with the secret."""
+
+PAYLOADS = {
+    "no payload": ("read", None, "ValueError"),
+    "a list": ("read", [1], "ValueError"),
+    "a text": ("read", "/etc/passwd", "ValueError"),
+    "a path of bytes": ("read", {"path": b"/etc/passwd"}, "ValueError"),
+    "a path that is a number": ("read", {"path": 3}, "ValueError"),
+    "a path in a list": ("read", {"path": ["/etc/passwd"]}, "ValueError"),
+    "two ways": ("read", {"path": "/etc/passwd", "handle": 1}, "ValueError"),
+    "an unknown key": ("read", {"path": "/etc/passwd", "follow": False}, "ValueError"),
+    "a key of another type": ("read", {1: "/etc/passwd"}, "ValueError"),
+    "a negative offset": ("read", {"path": "/etc/passwd", "offset": -1}, "ValueError"),
+    "a large offset": ("read", {"path": "/etc/passwd", "offset": 1 << 80}, "ValueError"),
+    "a negative length": ("read", {"path": "/etc/passwd", "length": -1}, "ValueError"),
+    "a float": ("read", {"path": "/etc/passwd", "offset": 1.5}, "ValueError"),
+    "true for a number": ("read", {"path": "/etc/passwd", "offset": True}, "ValueError"),
+    "another mode": ("open", {"path": "/etc/passwd", "mode": "rb"}, "ValueError"),
+    "an empty mode": ("open", {"path": "/etc/passwd", "mode": ""}, "ValueError"),
+    "flags": ("open", {"path": "/etc/passwd", "mode": 2}, "ValueError"),
+    "text for data": ("write", {"path": "/tmp/x", "data": "x"}, "ValueError"),
+    "no data": ("write", {"path": "/tmp/x"}, "ValueError"),
+    "another action": ("chmod", {"path": "/etc/passwd", "mode": 511}, "LookupError"),
+    "an action in capitals": ("READ", {"path": "/etc/passwd"}, "LookupError"),
+    "an action with a space": ("read ", {"path": "/etc/passwd"}, "LookupError"),
+    "an empty action": ("", {"path": "/etc/passwd"}, "LookupError ValueError"),
+    "a handle that is none": ("read", {"handle": 12345}, "EBADF"),
+    "handle zero": ("read", {"handle": 0}, "EBADF"),
+    "a handle of the kernel's": ("write", {"handle": 2, "offset": 0, "data": b"x"}, "EBADF"),
+    "a negative handle": ("close", {"handle": -1}, "ValueError"),
+    "a large handle": ("stat", {"handle": (1 << 63) - 1}, "EBADF"),
+    "a handle over all": ("stat", {"handle": 1 << 63}, "ValueError"),
+    "a size over all": ("truncate", {"path": "/tmp/x", "size": 1 << 63}, "ValueError"),
+    "a deep payload": ("read", {"path": [[[[[[[[[[["x"]]]]]]]]]]]}, "ValueError"),
+}
+"""Action, payload, and how it is answered."""
+
+# --- a descriptor that was handed over for reading ----------------------------------------------------
+
+_FD = "fd = os.open(GIVEN + '/text', os.O_RDONLY)\n"
+HANDED = [
+    Case(name, _FD + body, refused, recorded=None, control=control)
+    for name, control, body, refused in (
+        ("reopened by /proc", True,
+         "os.write(os.open(f'/proc/self/fd/{fd}', os.O_RDWR), b'changed')",
+         "DENIED EACCES EPERM ENOENT EROFS ELOOP"),
+        ("reopened by /dev/fd", True,
+         "os.write(os.open(f'/dev/fd/{fd}', os.O_WRONLY), b'changed')",
+         "DENIED EACCES EPERM ENOENT EROFS ELOOP"),
+        ("cut by /proc", True, "os.truncate(f'/proc/self/fd/{fd}', 0)",
+         "DENIED EACCES EPERM ENOENT EROFS ELOOP"),
+        ("fchmod", True, "of_libc('fchmod', fd, 0o4777)", "EPERM"),
+        ("fchown", True, "of_libc('fchown', fd, 12345, 12345)", "EPERM EINVAL"),
+        ("futimens", True, "of_libc('futimens', fd, None)", "EPERM"),
+        ("fsetxattr", False, "of_libc('fsetxattr', fd, b'user.x', b'y', 1, 0)", "EPERM"),
+        ("ftruncate", False, "of_libc('ftruncate', fd, 0)", "EINVAL EBADF EPERM"),
+        ("write", False, "of_libc('write', fd, b'changed', 7)", "EBADF"),
+        ("pwrite", False, "of_libc('pwrite64', fd, b'changed', 7, 0)", "EBADF"),
+        ("F_SETFL", False,
+         "fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR)\nof_libc('write', fd, b'changed', 7)",
+         "EBADF EPERM"),
+        ("a lock", True, "fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "EPERM EACCES"),
+        ("a lease", True, "fcntl.fcntl(fd, 1024, 0)", "EPERM EACCES EINVAL"),
+        ("shared memory to write", False,
+         "m = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)\nm[0:1] = b'X'",
+         "EACCES EPERM"),
+        ("fallocate", False, "of_libc('fallocate', fd, 3, 0, 4096)", "EBADF EPERM"),
+        ("a folder by it", False, "return os.open('../secret.txt', os.O_RDONLY, dir_fd=fd)",
+         "ENOTDIR EPERM EACCES"),
+        ("its own path by it", False, "return os.open('..', os.O_RDONLY, dir_fd=fd)",
+         "ENOTDIR EPERM EACCES"),
+        ("openat of nothing", False,
+         "return of_libc('openat', fd, b'', 0o10000000)", "ENOENT EPERM EACCES ENOTDIR"),
+        ("a hard link of it", True,
+         "of_libc('linkat', -100, f'/proc/self/fd/{fd}'.encode(), -100,"
+         " (MADE + '/new').encode(), 0x400)", "EPERM ENOENT EACCES EROFS EXDEV"),
+        ("a folder as a descriptor", True,
+         "folder = os.open(GIVEN, os.O_RDONLY | os.O_DIRECTORY)\n"
+         "return os.read(os.open('../secret.txt', os.O_RDONLY, dir_fd=folder), 99)",
+         "EOPNOTSUPP DENIED EISDIR"),
+        ("a path as a descriptor", True,
+         "folder = os.open(GIVEN, os.O_PATH)\n"
+         "return os.read(os.open('../secret.txt', os.O_RDONLY, dir_fd=folder), 99)",
+         "EOPNOTSUPP DENIED EISDIR"),
+        ("flags of the file", True,
+         "fcntl.ioctl(fd, 0x40086602, (0x40).to_bytes(8, 'little'))", "EPERM EACCES ENOTTY"),
+    )
+]  # fmt: skip
