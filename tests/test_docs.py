@@ -52,7 +52,7 @@ def blocks(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     found = []
     for match in BLOCK.finditer(text):
-        above = [it for it in text[: match.start()].splitlines() if it.startswith("#")]
+        above = [it for it in text[: match.start()].splitlines() if re.match(r"#+ ", it)]
         heading = above[-1].lstrip("# ") if above else ""
         line = text[: match.start()].count("\n") + 1
         found.append(Block(match[1], match[2], line, heading))

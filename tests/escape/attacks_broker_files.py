@@ -7,6 +7,7 @@ called `denied` and in files that end in `.key`. All else is outside.
 import os
 import secrets
 import socket
+import stat
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,6 @@ class Tree:
         """A broker that believes texts."""
         roots = [self.base / name for name in ("given", "made", "drop")]
         return NaiveFiles(*roots, denied=DENIED_NAMES)
-
-    @property
-    def everything(self) -> NaiveFiles:
-        """A broker without a policy."""
-        return NaiveFiles("/")
 
     def _write(self, path: str, text: str) -> None:
         file = self.base / path
@@ -151,10 +147,11 @@ class Tree:
                 path = Path(folder, name)
                 status = path.lstat()
                 key = str(path.relative_to(self.base))
-                found[key] = (status.st_mode, status.st_nlink if path.is_file() else 0)
-                if path.is_symlink():
+                regular = stat.S_ISREG(status.st_mode)
+                found[key] = (status.st_mode, status.st_nlink if regular else 0)
+                if stat.S_ISLNK(status.st_mode):
                     found[key] += (os.readlink(path),)
-                elif path.is_file():
+                elif regular:
                     found[key] += (path.read_bytes(), status.st_mtime_ns, os.listxattr(path))
         return found
 
@@ -217,7 +214,8 @@ READ_WAYS = {
     "existence": "need(fs('exists', path=f'{path}'))",
     "copy": "shutil.copyfile(f'{path}', MADE + '/copy'); return open(MADE + '/copy', 'rb').read()",
 }
-_HANDLED = "DENIED ENOENT"  # what dotdot behind a link says by its text need not be there
+# What dotdot behind a link says by its text need not be there.
+_HANDLED = "DENIED ENOENT LookupError"
 
 READS = [
     Case(f"{way}: {spelling}", text.replace("{path}", path), _HANDLED)
@@ -264,7 +262,7 @@ WRITE_WAYS = {
     "chmod": "os.chmod(f'{path}', 0o4777)",
     "times": "os.utime(f'{path}', (1, 1))",
 }
-_UNCHANGED = "DENIED ENOENT EROFS EACCES EPERM ELOOP PermissionError EOPNOTSUPP ENOSYS"
+_UNCHANGED = "DENIED ENOENT EROFS EACCES EPERM ELOOP PermissionError ENOTSUP EOPNOTSUPP ENOSYS"
 
 WRITES = [
     Case(f"{way}: {spelling}", text.replace("{path}", path), _UNCHANGED)
@@ -468,11 +466,11 @@ HANDED = [
         ("a folder as a descriptor", True,
          "folder = os.open(GIVEN, os.O_RDONLY | os.O_DIRECTORY)\n"
          "return os.read(os.open('../secret.txt', os.O_RDONLY, dir_fd=folder), 99)",
-         "EOPNOTSUPP DENIED EISDIR"),
+         "ENOTSUP EOPNOTSUPP DENIED EISDIR"),
         ("a path as a descriptor", True,
          "folder = os.open(GIVEN, os.O_PATH)\n"
          "return os.read(os.open('../secret.txt', os.O_RDONLY, dir_fd=folder), 99)",
-         "EOPNOTSUPP DENIED EISDIR"),
+         "ENOTSUP EOPNOTSUPP DENIED EISDIR"),
         ("flags of the file", True,
          "fcntl.ioctl(fd, 0x40086602, (0x40).to_bytes(8, 'little'))", "EPERM EACCES ENOTTY"),
     )

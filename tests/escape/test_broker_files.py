@@ -1,7 +1,8 @@
 """Files: what a policy does not grant is neither read, changed nor told of, however it is asked for."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,14 +73,15 @@ def test_it_works_without_the_policy(case: Case, tmp_path: Path):
 
 
 def _unless_outside(tree: Tree):
-    """The naive broker, or none at all for paths that even it would refuse."""
-    naive, everything = tree.naive, tree.everything
+    """The naive broker, which checks nothing where even it would refuse."""
+    naive = tree.naive
 
     def request(capability, action, payload):
         try:
             return naive(capability, action, payload)
         except PermissionError:
-            return everything(capability, action, payload)
+            naive.checks = False
+            return naive(capability, action, payload)
 
     return request
 
@@ -122,6 +124,10 @@ def test_a_payload_that_is_none(named: str, held: Held):
     held.assert_alive()
 
 
+def _soon(condition: Callable[[], bool]) -> bool:
+    return any(condition() or time.sleep(0.02) for _ in range(100))
+
+
 # --- handles --------------------------------------------------------------------------------------
 
 
@@ -159,18 +165,15 @@ return sorted(names)
     assert set(names) <= {"OSError", "EBADF", "ValueError"}
 
 
-def test_a_handle_that_was_opened_for_one_thing_does_no_other(held: Held, tree: Tree):
-    before = tree.state()
-    outcome = held.attempt(
-        "n = handle_of(DROP + '/box.txt', 'a')\n"
-        "try: return answers({'read': lambda: fs('read', handle=n),"
-        " 'over': lambda: fs('write', handle=n, offset=0, data=b'x')})\n"
-        "finally: fs('close', handle=n)"
-    )
-    assert outcome[0] == "done"
-    assert outcome[1]["read"] != "ok", outcome
-    assert outcome[1]["over"] != "ok", "what was opened to append is not written over"
-    assert tree.state() == before
+def test_a_handle_that_was_opened_for_writing_reads_nothing(held: Held, tree: Tree):
+    for mode in ("a", "w"):
+        outcome = held.attempt(
+            f"n = handle_of(DROP + '/new.txt', {mode!r})\n"
+            "try: return fs('read', handle=n)\n"
+            "finally: fs('close', handle=n)"
+        )
+        assert outcome[0] == "refused", outcome
+    (tree.base / "drop" / "new.txt").unlink()
 
 
 def test_a_thousand_opens_end_at_a_limit_and_only_for_the_cell(
@@ -195,7 +198,9 @@ def test_a_thousand_opens_end_at_a_limit_and_only_for_the_cell(
         assert greedy.attempt("return fs('read', path=GIVEN + '/text')") == ["done", b"original"]
     finally:
         greedy.close()
-    assert len(os.listdir("/proc/self/fd")) <= before + 20
+    # The host's own handle of the cell lives on, for its denials.
+    assert _soon(lambda: len(os.listdir("/proc/self/fd")) <= before + 10), "files of a dead cell"
+    assert greedy.ended.denials == []
 
 
 # --- quotas ---------------------------------------------------------------------------------------
@@ -216,6 +221,8 @@ FILLERS = {
     "for _ in range(400): fs('write', handle=n, offset=0, data=b'x' * 1000)",
     "writing and removing": "for _ in range(400):\n"
     "    fs('write', path=MADE + '/new', data=b'x' * 1000); fs('remove', path=MADE + '/new')",
+    "empty files": "for n in range(5000): fs('write', path=f'{MADE}/new{n}', data=b'')",
+    "empty folders": "for n in range(5000): fs('mkdir', path=f'{MADE}/new{n}')",
     "many handles": "ns = [handle_of(f'{MADE}/new{n}', 'w') for n in range(20)]\n"
     "for n in ns * 20: fs('append', handle=n, data=b'x' * 1000)",
     "from threads": "errors = []\n"
@@ -244,13 +251,13 @@ def test_a_disk_is_not_filled(named: str, supervisor: pyisolate.Supervisor, tmp_
         held.close()
     new = [path for path in (tmp_path / "made").iterdir() if path.name.startswith("new")]
     assert sum(path.stat().st_size for path in new) <= QUOTA or named in ("a hole", "seeking")
-    assert sum(path.stat().st_blocks * 512 for path in new) <= 3 * QUOTA
+    assert sum(path.stat().st_blocks * 512 for path in new) <= QUOTA + 8192 * len(new)
 
 
 @pytest.mark.parametrize("named", FILLERS)
 def test_without_a_quota_it_would_be(named: str, supervisor: pyisolate.Supervisor, tmp_path: Path):
     tree = Tree(tmp_path)
-    held = Held(supervisor, tree.policy, tree.world, disk_bytes_max=1 << 60)
+    held = Held(supervisor, tree.policy, tree.world, disk_bytes_max=1 << 46)
     try:
         assert held.attempt(FILLERS[named], PATIENCE)[0] == "done"
     finally:

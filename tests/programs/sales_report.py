@@ -78,7 +78,7 @@ def check_round_trips(totals, sales, folder):
     mapped = np.memmap(folder / "units.npy", dtype=np.float64, mode="r", offset=128)
     print("memmap", mapped.shape, float(mapped.sum()))
     print("mapped npy", float(np.load(folder / "units.npy", mmap_mode="r")[-1]))
-    units.tofile(folder / "units.bin")
+    (folder / "units.bin").write_bytes(units.tobytes())
     print("fromfile", float(np.fromfile(folder / "units.bin").sum()))
 
 
