@@ -1,6 +1,7 @@
 """Policies change while their cells run, for whoever has the token; limits come with a policy."""
 
 import logging
+import socket
 
 import pytest
 
@@ -8,6 +9,7 @@ import pyisolate
 from asking import ask
 from cells import PATIENCE, new_cell, run, until
 from pyisolate import (
+    ConnectTCP,
     FilesystemCapability,
     Policy,
     PolicyAuthError,
@@ -284,3 +286,37 @@ def test_a_journal_is_kept_and_closed(tmp_path, data):
         Supervisor(journal=tmp_path / "other", journal_payloads="some")
     with pytest.raises(pyisolate.SandboxError, match="journal"):
         Supervisor(journal=tmp_path / "no" / "folder")
+
+
+# --- what was handed over -------------------------------------------------------------------------
+
+
+def test_descriptors_are_listed_and_connections_end_with_their_grant(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("0123456789")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        policy = Policy().grant(ReadPath(path), ConnectTCP("127.0.0.1", port))
+        with new_cell(policy=policy, allowed_imports=["socket"]) as cell:
+            run(
+                cell,
+                f"""
+import socket
+file = open({str(path)!r})
+line = socket.create_connection(("127.0.0.1", {port}), 10)
+""",
+            )
+            peer, _ = server.accept()
+            with peer:
+                peer.settimeout(10)
+                assert sorted(cell.handed_out) == [
+                    f"file {path} (to be read)",
+                    f"tcp 127.0.0.1:{port} (127.0.0.1)",
+                ]
+                cell.set_policy(Policy())
+                assert peer.recv(1) == b""  # the guest's end was shut
+            run(cell, "post([line.recv(1), file.read(4)])")
+            assert cell.recv(PATIENCE) == [b"", "0123"]
+            assert cell.handed_out == [f"file {path} (to be read)"]
+            with pytest.raises(PolicyError):
+                run(cell, f"open({str(path)!r})")

@@ -94,8 +94,9 @@ class Cell:
 
     @property
     def handed_out(self) -> list[str]:
-        """What the guest holds as descriptors, which only killing it takes back in every case: for
-        instance `tcp example.org:443 (192.0.2.1)`."""
+        """What the guest was given as descriptors: connections, `tcp example.org:443 (192.0.2.1)`,
+        which end when the policy no longer grants them; and files, `file /data/in (to be read)`,
+        which it may have closed since, and which only killing the cell takes back."""
 
     @property
     def termination_reason(self) -> str | None:

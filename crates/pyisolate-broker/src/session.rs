@@ -164,12 +164,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Refused`] if it is not to be performed.
-    pub fn begin(
-        &self,
-        capability: &str,
-        action: &str,
-        payload: &Value,
-    ) -> Result<Ready, Refused> {
+    pub fn begin(&self, capability: &str, action: &str, payload: &Value) -> Result<Ready, Refused> {
         let task = task::parse(capability, action, payload).map_err(|failure| Refused {
             act: None,
             // Whether a payload is in order is no business of a cell that may not use it at all.
@@ -304,9 +299,8 @@ fn ungranted(capability: &str, action: &str) -> Denied {
 
 /// Whether the policy grants anything of a capability.
 fn grants_any(policy: &Policy, capability: &str) -> bool {
-    let grants = |rule: &Rule| {
-        rule.effect == Effect::Allow && rule.right.capability() == capability
-    };
+    let grants =
+        |rule: &Rule| rule.effect == Effect::Allow && rule.right.capability() == capability;
     policy.rules.iter().any(grants)
 }
 

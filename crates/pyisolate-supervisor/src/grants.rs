@@ -24,15 +24,14 @@ pub(crate) fn beside(
     let imports =
         imports.names().map(|name| rule("allowed_imports", Right::Import(name.to_owned())));
     let named = |name: &str| {
-        let speaks = |rule: &Rule| {
-            matches!(&rule.right, Right::Host { capability, .. } if capability == name)
-        };
+        let speaks = |rule: &Rule| matches!(&rule.right, Right::Host { capability, .. } if capability == name);
         policy.is_some_and(|policy| policy.rules.iter().any(speaks))
     };
     // A policy that speaks of the capability says how much of it is granted.
-    let hosts = capabilities.keys().filter(|name| !named(name)).map(|name| {
-        rule("capabilities", Right::Host { capability: name.clone(), actions: None })
-    });
+    let hosts = capabilities
+        .keys()
+        .filter(|name| !named(name))
+        .map(|name| rule("capabilities", Right::Host { capability: name.clone(), actions: None }));
     imports.chain(hosts).collect()
 }
 

@@ -222,9 +222,9 @@ impl Cell {
         self.shared.set_policy(policy);
     }
 
-    /// The rights that the guest holds as descriptors: connections, which end when the policy no
-    /// longer grants them. A file that was opened for reading is a descriptor too, and stays until
-    /// the guest closes it or the cell ends; the journal has it.
+    /// The rights that the guest was given as descriptors: connections, which end when the policy no
+    /// longer grants them, and files that were opened for reading, which it may have closed since.
+    /// Those are its own until the cell ends: kill it to take them back.
     #[must_use]
     pub fn handed_out(&self) -> Vec<HandedOut> {
         let settings = self.shared.settings.get();

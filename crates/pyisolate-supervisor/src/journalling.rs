@@ -42,7 +42,9 @@ impl Settings {
     /// Whether the cell may go on: not without a journal that is required and broken.
     pub(crate) fn may_go_on(&self) -> Result<(), CellError> {
         match self.journal.as_deref().filter(|journal| journal.is_required()) {
-            Some(journal) => journal.broken().map_or(Ok(()), |error| Err(CellError::Journal(error))),
+            Some(journal) => {
+                journal.broken().map_or(Ok(()), |error| Err(CellError::Journal(error)))
+            }
             None => Ok(()),
         }
     }
@@ -80,11 +82,7 @@ impl CellShared {
     }
 
     /// What a request was answered with.
-    pub(crate) fn note_answer(
-        &self,
-        question: &Question,
-        outcome: Result<(&[u8], u64), &Refusal>,
-    ) {
+    pub(crate) fn note_answer(&self, question: &Question, outcome: Result<(&[u8], u64), &Refusal>) {
         let Some(pen) = self.pen() else { return };
         let mut record = pen.record(Direction::ToGuest, Kind::Answer);
         record.operation = Some(question.id);
@@ -119,7 +117,8 @@ impl CellShared {
         let written = match message {
             ToHost::Post(value) => with_payload(crossed(Kind::Post), value, store),
             ToHost::Log { level, message, fields: _ } => {
-                Record { action: Some(level), ..crossed(Kind::Log) }.with_payload(message.as_bytes())
+                Record { action: Some(level), ..crossed(Kind::Log) }
+                    .with_payload(message.as_bytes())
             }
             ToHost::Metric { name, sample } => {
                 with_payload(Record { action: Some(name), ..crossed(Kind::Metric) }, sample, store)
@@ -156,7 +155,8 @@ impl CellShared {
         record.action = Some(&question.action);
         record.act = question.act.as_ref();
         let policy = self.settings.get().map(|settings| settings.session.policy());
-        let rule = policy.as_ref().zip(record.act).and_then(|(policy, act)| policy.decide(act).rule);
+        let rule =
+            policy.as_ref().zip(record.act).and_then(|(policy, act)| policy.decide(act).rule);
         let rule = rule.map(|rule| rule.origin.to_string());
         match refusal {
             None => {

@@ -38,12 +38,12 @@ pub use delivery::{Buffer, Delivery};
 pub use environment::{DESCRIBE, Environment, EnvironmentError};
 pub use error::{CellError, Death, GuestFailure, SpawnError};
 pub use event::{Denial, Event, Stats};
-pub use handler::{Handler, HandlerCall, HostCapability, Parcel};
 pub use handle::{CallHandle, Cell, ExecHandle, Outbound};
+pub use handler::{Handler, HandlerCall, HostCapability, Parcel};
 pub use outbound::Patience;
 pub use pyisolate_abi as abi;
-pub use pyisolate_broker as broker;
 pub use pyisolate_abi::pickle::{Message, Node, TrustedName, TrustedNames, Value};
+pub use pyisolate_broker as broker;
 pub use pyisolate_jail::{Layer, Report, Status};
 pub use pyisolate_policy as policy;
 pub use pyisolate_policy::{

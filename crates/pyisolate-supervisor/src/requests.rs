@@ -280,7 +280,7 @@ impl CellShared {
     pub(crate) fn look_at_streams(&self, settings: &Settings, closed_ones: bool) {
         let session = &settings.session;
         if closed_ones
-            && !session.handed_out().is_empty()
+            && !session.sockets_handed_out().is_empty()
             && let Some(held) = self.process.socket_inodes()
         {
             session.prune_streams(|inode| held.contains(&inode));
@@ -376,12 +376,7 @@ impl CellShared {
         }
     }
 
-    fn deny(
-        &self,
-        settings: &Settings,
-        question: &Question,
-        denied: Denied,
-    ) -> Result<(), Breach> {
+    fn deny(&self, settings: &Settings, question: &Question, denied: Denied) -> Result<(), Breach> {
         let Question { capability, action, act, .. } = question;
         let denial = Denial::new(settings, capability, action, act.as_ref(), denied);
         let why = cut(&denial.reason).to_owned();

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use pyisolate_abi::message::ToGuest;
 use pyisolate_abi::pickle::{Caps, TrustedNames, Value};
 use pyisolate_broker::journal::Kind;
-use pyisolate_broker::{
-    Broker, BrokerOptions, Journal, Run, SecretValue, Session, SessionOptions,
-};
+use pyisolate_broker::{Broker, BrokerOptions, Journal, Run, SecretValue, Session, SessionOptions};
 use pyisolate_channel::control::{Control, Fork};
 use pyisolate_channel::{DEFAULT_RING_BYTES, pair};
 use pyisolate_policy::{CellName, Imports, Limits, Policy, Rule};
@@ -247,7 +245,11 @@ impl Supervisor {
         let limits = Limits::default();
         // The wall time limit is to end set-up that takes too long, and to be what is told.
         let patience = Duration::from_millis(limits.wall_time_ms) + BIRTH_PATIENCE;
-        inner.configure(&cell, CellOptions { limits, ..CellOptions::new(name) }, Scope::Template)?;
+        inner.configure(
+            &cell,
+            CellOptions { limits, ..CellOptions::new(name) },
+            Scope::Template,
+        )?;
         let mut source = String::new();
         for module in imports.names() {
             source.push_str("import ");

@@ -135,7 +135,9 @@ fn a_policy_and_a_capability_of_the_hosts_own() {
         cell.set_policy(&Policy::default());
         let source = format!("open({granted:?})");
         let refused = cell.exec(&source).and_then(|handle| handle.wait(PATIENCE));
-        assert!(matches!(refused, Err(CellError::Guest(failure)) if failure.kind.contains("Denied")));
+        assert!(
+            matches!(refused, Err(CellError::Guest(failure)) if failure.kind.contains("Denied"))
+        );
         let sum = cell.exec("request('sum', 'up', [1])").and_then(|it| it.wait(PATIENCE));
         sum.expect("what stands beside the policy stays");
     });

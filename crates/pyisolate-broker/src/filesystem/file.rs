@@ -174,6 +174,7 @@ pub(super) fn open(session: &Session, path: &CleanPath, mode: Mode) -> Result<Gr
         ("mtime_ns", super::folder::nanoseconds(stat.st_mtime, stat.st_mtime_nsec)),
     ];
     if handed_over {
+        session.files.hand_over(path);
         return Ok(Granted { value: record(told), descriptor: Some(opened.file) });
     }
     let number = session.files.insert(self::opened(opened, mode))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use pyisolate_policy::{Act, CleanPath};
 use rustix::io::Errno;
@@ -10,12 +11,16 @@ use rustix::io::Errno;
 use super::judge::{self, Use};
 use super::request::Mode;
 use super::stop::{bad_handle, refused};
+use crate::network::HandedOut;
 use crate::outcome::{Failure, Refusal};
 use crate::session::Session;
 
 /// How many files one cell can have open: a program has a handful, and each is a descriptor of the
 /// host's.
 const OPEN_FILES_MAX: usize = 64;
+
+/// How many files that were handed over are remembered; the journal has all.
+const HANDED_MAX: usize = 1000;
 
 /// The open files. Numbers are never used twice.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub(crate) struct Open(Mutex<Table>);
 struct Table {
     last: u64,
     files: BTreeMap<u64, Arc<OpenFile>>,
+    /// What was handed over as descriptors, and when first.
+    handed: BTreeMap<CleanPath, SystemTime>,
 }
 
 /// One of them.
@@ -42,6 +49,23 @@ pub(super) struct OpenFile {
 impl Open {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a file that is handed over as a descriptor. Nobody says when the guest closes it.
+    pub(super) fn hand_over(&self, path: &CleanPath) {
+        let handed = &mut self.table().handed;
+        if handed.len() < HANDED_MAX {
+            handed.entry(path.clone()).or_insert_with(SystemTime::now);
+        }
+    }
+
+    /// What was handed over, by path.
+    pub(crate) fn handed_out(&self) -> Vec<HandedOut> {
+        let told = |(path, since): (&CleanPath, &SystemTime)| HandedOut {
+            what: format!("file {path} (to be read)"),
+            since: *since,
+        };
+        self.table().handed.iter().map(told).collect()
     }
 
     /// Whether another one can be opened: asked before anything is created.

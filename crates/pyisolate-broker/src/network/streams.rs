@@ -52,7 +52,7 @@ pub(super) struct Open {
 /// A right that a cell holds as a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandedOut {
-    /// `tcp example.org:443 (192.0.2.1)`.
+    /// `tcp example.org:443 (192.0.2.1)`, `file /data/in.csv (to be read)`.
     pub what: String,
     /// When it was handed over.
     pub since: SystemTime,
@@ -210,9 +210,18 @@ impl Bodies {
 }
 
 impl Session {
-    /// The sockets that the guest holds, the oldest first.
+    /// What the guest was given as descriptors: the sockets that it holds, the oldest first, then the
+    /// files that were opened for reading, each once, which it may have closed since.
     #[must_use]
     pub fn handed_out(&self) -> Vec<HandedOut> {
+        let mut told = self.sockets_handed_out();
+        told.extend(self.files.handed_out());
+        told
+    }
+
+    /// The sockets that the guest holds, the oldest first.
+    #[must_use]
+    pub fn sockets_handed_out(&self) -> Vec<HandedOut> {
         let sockets = self.streams.sockets();
         let open = sockets.iter().filter(|handed| !handed.is_over());
         let told = open.map(|handed| {
