@@ -2,11 +2,11 @@
 
 A document is walked from its beginning to its end in a folder of its own:
 
-- A block whose first line is `# NAME` is a file of that name. Other blocks are run where they stand.
-- Python runs; shell lines run one by one; YAML, TOML and JSON have to be policies. TOML and JSON say
-  the same as the YAML before them.
-- Lines that begin with `#> ` are the output. In them `...` stands for anything on the line; alone it
-  stands for any lines.
+- A block whose first line is `# NAME` is a file of that name. Other blocks are run in their place.
+- Python runs; shell lines run one by one; YAML, TOML and JSON have to be policies. TOML and JSON
+  say the same as the YAML before them.
+- Lines that begin with `#> ` are the output. In them `...` stands for anything on the line; alone
+  it stands for any lines.
 
 The folder and port that a document names are replaced by those of the test.
 """
@@ -249,6 +249,51 @@ def test_the_readme_is_true(readme_walk, number):
     if readme_walk.blocks[number].language != "python":  # those have tests of their own
         readme_walk.next = number
         readme_walk.to(number)
+
+
+def rows(document, key):
+    """The rows of the table whose first column has names in backticks and whose head begins so."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    table = text[text.index(f"| {key} |") :].partition("\n\n")[0]
+    cells = [[it.strip() for it in line.strip("|").split("|")] for line in table.splitlines()]
+    return {row[0].strip("`"): row[1:] for row in cells[2:]}
+
+
+def amount(text):
+    number, _, unit = text.replace(",", "").partition(" ")
+    return int(number) * {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[unit]
+
+
+def test_the_limits_are_those_of_the_command():
+    manual = rows("docs/policy.md", "limit")
+    readme = rows("README.md", "limit")
+    said = subprocess.run(
+        [sys.executable, "-m", "pyisolate", "run", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+    told = dict(re.findall(r"^ +(\w+)=(\d\S+)  ", said, re.MULTILINE))
+    assert manual.keys() == readme.keys() == told.keys()
+    for name, value in told.items():
+        default = amount(re.sub(r"([KMG]iB)", r" \1", value.replace("60s", "60000")))
+        assert amount(manual[name][1]) == amount(readme[name][0]) == default, name
+        least = amount(manual[name][2])
+        Policy().limit(**{name: least})
+        if least:
+            with pytest.raises(ValueError, match=f"outside {least}"):
+                Policy().limit(**{name: least - 1})
+
+
+def test_the_table_of_templates_is_theirs():
+    for name, row in rows("docs/policy.md", "template").items():
+        policy = Policy.template(name)
+        named = zip(("wall_time_ms", "cpu_ms", "mem_bytes"), row[3:], strict=True)
+        for limit, told in named:
+            assert policy.limits[limit] == amount(told), (name, limit)
+        assert policy.limits["network_ops_max"] == (2000 if name == "web-scraper" else 0)
+        assert not any(policy.allows("get", url) for url in ("https://a.example/", "http://b/"))
 
 
 def test_links_of_the_documents_lead_somewhere():

@@ -214,7 +214,7 @@ def test_a_union_has_both_and_the_right_ones_limits():
     left = Policy().allow_read("/a").cpu_budget(1_000).limit(mem_bytes=64 << 20)
     right = Policy().allow_read("/b").allow_read("/a").cpu_budget(2_000)
     both = left | right
-    assert [authority for _, authority in both.rules] == [ReadPath("/a"), ReadPath("/b")]
+    assert [authority for _, authority in both.rules] == [ReadPath("/b"), ReadPath("/a")]
     assert both.limits == {"cpu_ms": 2_000, "mem_bytes": 64 << 20}
 
 

@@ -20,6 +20,8 @@ class Site(http.server.BaseHTTPRequestHandler):
     """Answers with what it was asked, and with pages of several kinds."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
     server: "Server"
 
     def log_message(self, *_: object) -> None:

@@ -88,8 +88,8 @@ class Cell:
     def set_policy(self, policy: _policy.PolicyLike) -> None:
         """Put another policy in force, from the next request on and for every handle.
 
-        What `spawn` granted beside the policy stays, and so do imports and numeric limits. Raises
-        what `resolve_policy` raises; then the old one stays.
+        What `spawn` granted beside the policy stays, and so do numeric limits and what the cell
+        could import already. Raises what `resolve_policy` raises; then the old one stays.
         """
 
     @property

@@ -185,9 +185,10 @@ class Supervisor:
 
     def reload_policy(self, path: PathText, token: str | bytes) -> list[str]:
         """Load a policy document, and put it in force for every cell whose policy came from a file:
-        from its next request on, and for every handle it holds. Its imports and numeric limits
-        stay as they were, and so does what `spawn` was given beside the policy. What was handed
-        over as a descriptor cannot be taken back but by killing: see `cell.handed_out`.
+        from its next request on, and for every handle it holds. Its numeric limits stay as they
+        were, and so do what it could import already and what `spawn` was given beside the policy.
+        Connections that are no longer granted end; a file that was opened for reading cannot be
+        taken back but by killing: see `cell.handed_out`.
 
         Returns the names of those cells. Raises `PolicyAuthError` for a wrong token, `PolicyError`
         for a document that cannot be read; then everything stays as it was.

@@ -1,7 +1,7 @@
 """Policies: what a cell may have, as objects and as text.
 
 A policy is a list of rules and some limits. The first denial that matches an act refuses it; else
-the first grant that matches allows it; what no rule matches is denied. A rule that is written in a
+the last grant that matches allows it; what no rule matches is denied. A rule that is written in a
 file remembers its line, and whatever it decides says so.
 
     policy = Policy.template("compute-only").allow_read("/data").cpu_budget(5_000)

@@ -1,5 +1,6 @@
 """What attacks on the broker are written with: executed in the cell, and by the control."""
 
+import _socket
 import contextlib
 import ctypes
 import errno
@@ -13,6 +14,7 @@ import socket
 import struct
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -60,3 +62,8 @@ def of_libc(name, *arguments):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def net(action, **payload):
+    """One request for the network, past the standard library."""
+    return request("network", action, payload)

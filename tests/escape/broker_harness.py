@@ -18,8 +18,8 @@ PATIENCE = 20.0
 _GUEST = (Path(__file__).parent / "broker_guest.py").read_text()
 
 IMPORTS = [
-    "_socket", "asyncio", "base64", "builtins", "contextlib", "ctypes", "errno", "fcntl", "gc",
-    "glob", "gzip", "http", "io", "json", "math", "mmap", "os", "pathlib", "posix", "random",
+    "_posixsubprocess", "_socket", "asyncio", "base64", "builtins", "contextlib", "ctypes", "errno",
+    "fcntl", "gc", "glob", "gzip", "http", "io", "json", "math", "mmap", "os", "pathlib", "posix", "random",
     "re", "secrets", "shutil", "socket", "struct", "subprocess", "sys", "tempfile", "threading",
     "time", "unicodedata", "urllib", "zlib",
 ]  # fmt: skip

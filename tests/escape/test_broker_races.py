@@ -33,7 +33,7 @@ while True:
 print(rounds, flush=True)
 """
 
-SECONDS = 1.2
+SECONDS = 1.0
 """For each race: so many swaps a second happen that more time finds nothing more."""
 
 
@@ -186,7 +186,7 @@ def test_nothing_is_changed_outside_by_a_race(
                 _LOOP.format(body=f"str({body})[:9]", seconds=SECONDS / 2)
             )
         assert kind == "done", told
-        assert told[0] > 200
+        assert told[0] > 50
         held.assert_alive()
     finally:
         held.close()

@@ -88,19 +88,11 @@ fn policy_of(entry: &Entry) -> Option<Policy> {
     document.policy(Some(&entry.cell)).ok()
 }
 
-/// What a policy says to an act, as the broker asks it: an address has to be granted as such, and
-/// to connect where only requests are granted is answered with the advice to send one.
+/// What a policy says to an act, as the broker asks it: to connect where only requests are granted
+/// is answered with the advice to send one.
 pub(crate) fn decide<'p>(policy: &'p Policy, act: &Act) -> Verdict<'p> {
     let verdict = policy.decide(act);
     match (verdict.rule, act) {
-        (Some(rule), Act::Connect { .. } | Act::Http { .. }) if verdict.allowed => {
-            match act.host() {
-                Some(Host::Address(address)) if !policy.allows_address(act, rule, *address) => {
-                    Verdict { allowed: false, rule: Some(rule) }
-                }
-                _ => verdict,
-            }
-        }
         (None, Act::Connect { host, port }) => match site(policy, host, *port) {
             Some(rule) => Verdict { allowed: true, rule: Some(rule) },
             None => verdict,

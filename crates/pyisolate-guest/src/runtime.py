@@ -313,6 +313,7 @@ class _Output(io.TextIOBase):
 
 _imports = frozenset()
 _imports_denied = frozenset()
+_has_policy = False
 
 
 def _import_listed(name, names):
@@ -329,22 +330,20 @@ def _import_allowed(name):
     return _import_listed(name, _imports) and not _import_listed(name, _imports_denied)
 
 
-def _import_granted(name):
+def _check_import(what, name, module):
     """Asks the host where the list says no: the policy may have changed, and a refusal is kept."""
     try:
-        request("import", "import", {"module": name})
-    except CapabilityDenied:
-        return False
-    return True
-
-
-def _import_refusal(what, name):
-    first = name.partition(".")[0]
-    if _import_listed(name, _imports_denied):
-        advice = "the policy denies it"
+        request("import", "import", {"module": module})
+    except CapabilityDenied as error:
+        refusal = str(error)
     else:
-        advice = f"add it with allowed_imports=[{first!r}]"
-    return ImportDenied(f"{what} of {name!r} is not granted: {advice}", name=first)
+        return
+    first = name.partition(".")[0]
+    if not _has_policy:
+        refusal = (
+            f"{what} of {name!r} is not granted: add it with allowed_imports=[{first!r}]"
+        )
+    raise ImportDenied(refusal, name=first)
 
 
 def _guest_import(name, globals=None, locals=None, fromlist=(), level=0):
@@ -356,8 +355,8 @@ def _guest_import(name, globals=None, locals=None, fromlist=(), level=0):
         raise ImportDenied("guest code is no package: relative imports have nothing to refer to")
     if not _import_allowed(name):
         below = [f"{name}.{item}" for item in fromlist or ()]
-        if not (below and all(map(_import_allowed, below))) and not _import_granted(name):
-            raise _import_refusal("import", name)
+        if not (below and all(map(_import_allowed, below))):
+            _check_import("import", name, name)
     module = builtins.__import__(name, globals, locals, fromlist, level)
     return wiring.guest_module(name, module)
 
@@ -387,8 +386,8 @@ def _resolve(target):
         module = first
         while path and not _import_allowed(module):
             module = f"{module}.{path.pop(0)}"
-        if not _import_allowed(module) and not _import_granted(module):
-            raise _import_refusal("call", target)
+        if not _import_allowed(module):
+            _check_import("call", target, module)
         found = builtins.__import__(module, fromlist=("*",))
         found = wiring.guest_module(module, found)
     for attribute in path:
@@ -503,10 +502,11 @@ def _do(command):
 
 def configure(settings):
     """Takes the cell's settings: the last thing that happens before guest code may run."""
-    global _imports, _imports_denied, _trusted_names
+    global _imports, _imports_denied, _has_policy, _trusted_names
     settings = _pickle.loads(settings)
     _imports = frozenset(settings["imports"]) if settings["limited"] else None
     _imports_denied = frozenset(settings["imports_denied"])
+    _has_policy = settings["policy"]
     _trusted_names = frozenset(map(tuple, settings["trusted"]))
     native.limit(
         settings["limited"],

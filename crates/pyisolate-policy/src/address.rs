@@ -151,12 +151,58 @@ fn grants_address(rule: &Rule, act: &Act, at_address: &Act, address: IpAddr) -> 
     (private || is_localhost) && rule.matches(act)
 }
 
+const PUBLIC: &str = "a public address";
+
+/// What sort of address it is, for people.
+pub(crate) fn kind(address: IpAddr) -> &'static str {
+    if is_public(address) {
+        return PUBLIC;
+    }
+    match address {
+        _ if address.is_loopback() => "a loopback address",
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_multicast() => "a multicast address",
+        IpAddr::V4(four) if four.is_private() => "a private address",
+        IpAddr::V4(four) if four.is_link_local() => {
+            "a link-local address, where clouds keep their metadata"
+        }
+        IpAddr::V6(six) if six.is_unicast_link_local() => "a link-local address",
+        IpAddr::V6(six) if six.is_unique_local() => "a private address",
+        IpAddr::V6(six) if leads_to_v4(six) => "an IPv6 address for one that is not public",
+        _ => "an address that is not public",
+    }
+}
+
+/// NAT64 and 6to4.
+fn leads_to_v4(address: Ipv6Addr) -> bool {
+    matches!(address.segments(), [0x64, 0xff9b, ..] | [0x2002, ..])
+}
+
 #[cfg(test)]
 mod tests {
     use std::ops::RangeInclusive;
 
     use super::*;
     use crate::right::ConnectRight;
+
+    #[test]
+    fn addresses_are_called_what_they_are() {
+        for (address, name) in [
+            ("127.0.0.1", "a loopback address"),
+            ("::1", "a loopback address"),
+            ("10.0.0.5", "a private address"),
+            ("fd00::1", "a private address"),
+            ("169.254.169.254", "a link-local address, where clouds keep their metadata"),
+            ("fe80::1", "a link-local address"),
+            ("0.0.0.0", "the unspecified address"),
+            ("224.0.0.1", "a multicast address"),
+            ("64:ff9b::7f00:1", "an IPv6 address for one that is not public"),
+            ("100.64.0.1", "an address that is not public"),
+            ("1.1.1.1", PUBLIC),
+        ] {
+            assert_eq!(kind(address.parse().unwrap()), name, "{address}");
+        }
+    }
 
     #[test]
     fn special_addresses_are_not_public() {

@@ -16,14 +16,12 @@ impl Policy {
     #[must_use]
     pub fn canonical(&self) -> Self {
         let mut rules: Vec<Rule> = Vec::with_capacity(self.rules.len());
-        let mut seen = HashSet::new();
         for rule in &self.rules {
-            for right in rule.right.canonical(rule.effect) {
-                if !right.is_empty(rule.effect) && seen.insert((rule.effect, right.clone())) {
-                    rules.push(Rule { right, ..rule.clone() });
-                }
-            }
+            let rights = rule.right.canonical(rule.effect).into_iter();
+            let rights = rights.filter(|right| !right.is_empty(rule.effect));
+            rules.extend(rights.map(|right| Rule { right, ..rule.clone() }));
         }
+        let mut rules = last_of_each(rules);
         rules.sort_by_key(section);
         let mut merged: Vec<Rule> = Vec::with_capacity(rules.len());
         // Where the rules of the present section begin: what belongs together is nearby.
@@ -40,6 +38,18 @@ impl Policy {
         }
         Self { rules: merged, limits: self.limits.clone() }
     }
+}
+
+/// The rules without repetitions. The last of them stays, as it is the last grant that decides.
+pub(crate) fn last_of_each(rules: Vec<Rule>) -> Vec<Rule> {
+    let mut seen = HashSet::new();
+    let mut kept: Vec<Rule> = rules
+        .into_iter()
+        .rev()
+        .filter(|rule| seen.insert((rule.effect, rule.right.clone())))
+        .collect();
+    kept.reverse();
+    kept
 }
 
 /// The section of the text, by its place.
@@ -80,9 +90,10 @@ fn is_one(first: &Right, second: &Right) -> bool {
     }
 }
 
-/// Adds what `second` covers to `first`. Of two seeds the first decides, as of two rules.
+/// Adds what `second` covers to `first`. Of two seeds the second decides, as of two grants.
 fn merge(first: &mut Right, second: Right) {
     match (first, second) {
+        (Right::Random { seed: first }, Right::Random { seed: second }) => *first = second,
         (Right::Clock(first), Right::Clock(second)) => first.extend(second),
         (Right::Secret(first), Right::Secret(second)) => {
             first.reveal |= second.reveal;

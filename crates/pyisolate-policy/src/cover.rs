@@ -5,7 +5,9 @@
 //! fits, so that a denial is never narrower than it reads.
 
 use crate::act::{Access, Act, SecretPurpose};
+use crate::address::is_public;
 use crate::glob;
+use crate::host::Host;
 use crate::path::CleanPath;
 use crate::policy::{Effect, Policy, Rule};
 use crate::prefix;
@@ -21,9 +23,17 @@ pub(crate) const ANY_ARGS: &str = "**";
 impl Right {
     /// Whether the right, as a grant, speaks of this act.
     ///
-    /// To resolve a name is granted also by what grants a connection or a request to it.
+    /// To resolve a name is granted also by what grants a connection or a request to it. A host
+    /// that is an address and not a public one has to be named, or the right be `private`: it is
+    /// granted as [`Policy::allows_address`] grants what a name leads to.
     #[must_use]
     pub fn covers(&self, act: &Act) -> bool {
+        self.fits(act) && self.reaches_host(act)
+    }
+
+    /// As [`Right::covers`], whether or not an address that the act names is one that the right
+    /// reaches.
+    pub(crate) fn fits(&self, act: &Act) -> bool {
         match (self, act) {
             (Self::Files(right), Act::File { access, path }) => {
                 right.has(*access) && right.pattern.matches(path)
@@ -50,6 +60,18 @@ impl Right {
             }
             _ => self.is_named_by(act),
         }
+    }
+
+    /// Whether an address that the act names is public, or one that the right means.
+    fn reaches_host(&self, act: &Act) -> bool {
+        let Some(Host::Address(address)) = act.host() else { return true };
+        is_public(*address)
+            || match self {
+                Self::Connect(right) => right.private || right.host.names_address(*address),
+                Self::Http(right) => right.private || right.host.names_address(*address),
+                Self::Resolve(pattern) => pattern.names_address(*address),
+                _ => false,
+            }
     }
 
     /// Whether the right, as a denial, speaks of this act. Wider than [`Right::covers`]:

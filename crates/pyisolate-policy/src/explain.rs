@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::act::{Access, Act, ClockAction, Direction, SecretPurpose};
+use crate::address::kind;
+use crate::host::Host;
 use crate::near;
 use crate::policy::{Effect, Origin, Policy, Rule};
 use crate::right::{ConnectRight, HttpRight, Right};
@@ -31,7 +33,7 @@ pub struct Explanation {
     pub grant_line: Option<String>,
     /// The same grant as a Python object.
     pub grant_python: Option<String>,
-    /// The address of the act's host that is refused, where the act itself is allowed.
+    /// The address of the act's host that is refused, where a grant would fit but for that.
     pub address: Option<IpAddr>,
 }
 
@@ -68,6 +70,13 @@ impl Policy {
     pub fn explain(&self, act: &Act) -> Explanation {
         let verdict = self.decide(act);
         let unmatched = verdict.rule.is_none();
+        let held_back = |rule: &Rule| rule.effect == Effect::Allow && rule.right.fits(act);
+        let address = match act.host() {
+            Some(Host::Address(address)) if unmatched && self.rules.iter().any(held_back) => {
+                Some(*address)
+            }
+            _ => None,
+        };
         let grant = unmatched.then(|| Rule {
             effect: Effect::Allow,
             right: act.smallest_right(),
@@ -81,7 +90,7 @@ impl Policy {
             grant_yaml: grant.as_ref().map(Rule::to_yaml_lines),
             grant_line: grant.as_ref().map(Rule::to_string),
             grant_python: grant.as_ref().map(|rule| rule.right.to_python()),
-            address: None,
+            address,
         }
     }
 
@@ -138,7 +147,9 @@ fn private(right: Right, at_address: &Act) -> Right {
     }
 }
 
-/// The longest part of a summary, in bytes.
+/// The longest grant in a summary, in both its forms together, in bytes.
+const GRANT_BYTES_MAX: usize = 400;
+/// The longest other part of a summary, in bytes.
 const PART_BYTES_MAX: usize = 120;
 
 fn shorten(text: &str, most: usize) -> String {
@@ -173,12 +184,23 @@ impl Explanation {
                     }
                     None => format!("{act} is not granted: no rule matched."),
                 };
+                let (kind, most) = match self.address {
+                    Some(address) => (
+                        format!(
+                            " {address} is {}: grant it by that address, by its network, or with \
+                             private: true.",
+                            kind(address)
+                        ),
+                        GRANT_BYTES_MAX - 180,
+                    ),
+                    None => (String::new(), GRANT_BYTES_MAX),
+                };
                 // A grant that is cut off would mislead; the whole one is on the denial's record.
                 match (&self.grant_line, &self.grant_python) {
-                    (Some(line), Some(python)) if line.len() + python.len() <= 400 => {
-                        format!("{refused} To allow it, add '{line}' or grant {python}.")
+                    (Some(line), Some(python)) if line.len() + python.len() <= most => {
+                        format!("{refused} To allow it, add '{line}' or grant {python}.{kind}")
                     }
-                    _ => refused,
+                    _ => refused + &kind,
                 }
             }
         }

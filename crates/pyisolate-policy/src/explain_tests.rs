@@ -158,7 +158,8 @@ fn a_private_address_has_to_be_named() {
         explanation.summary(),
         "network.connect db.example.org:5432 is not granted at 10.0.0.1, which is no public \
          address. To allow it, add 'net: {connect: [{host: db.example.org, port: 5432, private: \
-         true}]}' or grant ConnectTCP(\"db.example.org\", 5432, private=True)."
+         true}]}' or grant ConnectTCP(\"db.example.org\", 5432, private=True). 10.0.0.1 is a \
+         private address: grant it by that address, by its network, or with private: true."
     );
     let explanation = policy.explain_address(&act, "10.9.0.1".parse().unwrap());
     assert_eq!(

@@ -46,6 +46,9 @@ pub(crate) fn miss(right: &Right, act: &Act) -> Option<Miss> {
                 Right::Http(right) => &right.host,
                 _ => return None,
             };
+            if right.fits(act) {
+                return held_back(host);
+            }
             let (distance, why) = other_host(pattern, host)?;
             Miss::new(distance, why)
         }
@@ -129,6 +132,9 @@ fn other_host(pattern: &HostPattern, host: &Host) -> Option<(usize, String)> {
 }
 
 fn connection(right: &ConnectRight, host: &Host, port: u16) -> Option<Miss> {
+    if right.host.matches(host) && right.ports.contains(&port) {
+        return held_back(host);
+    }
     if right.host.matches(host) {
         return Miss::new(0, "the host is the same, the port another");
     }
@@ -137,6 +143,11 @@ fn connection(right: &ConnectRight, host: &Host, port: u16) -> Option<Miss> {
     }
     let (distance, why) = other_host(&right.host, host)?;
     Miss::new(distance, why)
+}
+
+/// Of a grant that fits in all but this: `*` grants public addresses alone.
+fn held_back(host: &Host) -> Option<Miss> {
+    Miss::new(0, format!("{host} is not a public address, and the rule does not name it"))
 }
 
 fn request(right: &HttpRight, act: &Act) -> Option<Miss> {
@@ -156,6 +167,9 @@ fn request(right: &HttpRight, act: &Act) -> Option<Miss> {
     }
     if !right.methods.contains(method) && !right.methods.contains(crate::cover::ANY_METHOD) {
         parts.push(format!("{method} is not among its methods"));
+    }
+    if parts.is_empty() {
+        return held_back(&url.host);
     }
     Miss::new(
         parts.len().saturating_sub(1),

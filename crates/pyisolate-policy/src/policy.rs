@@ -1,12 +1,12 @@
 //! A policy: rules and limits.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::act::Act;
+use crate::canonical::last_of_each;
 use crate::limits::{LimitName, Limits};
 use crate::right::Right;
 
@@ -104,31 +104,24 @@ impl Rule {
 }
 
 impl Policy {
-    /// Adds what `more` says: its rules after the ones that are there, its limits over them. A rule
-    /// that is there already is not added again.
+    /// Adds what `more` says: its rules after the ones that are there, its limits over them. Of a rule
+    /// that is there twice the later one stays.
     pub fn extend(&mut self, more: &Self) {
-        let mut seen: HashSet<(Effect, Right)> =
-            self.rules.iter().map(|rule| (rule.effect, rule.right.clone())).collect();
-        for rule in &more.rules {
-            if seen.insert((rule.effect, rule.right.clone())) {
-                self.rules.push(rule.clone());
-            }
-        }
+        self.rules.extend_from_slice(&more.rules);
+        self.rules = last_of_each(std::mem::take(&mut self.rules));
         self.limits.0.extend(&more.limits.0);
     }
 
-    /// Decides. The first denial that matches refuses; else the first grant that matches allows;
-    /// else it is refused.
+    /// Decides. The first denial that matches refuses; else the last grant that matches allows, with
+    /// what it says of the act (a seed, a program's limits), so that a policy's own word holds over
+    /// what it extends; else it is refused.
     #[must_use]
     pub fn decide(&self, act: &Act) -> Verdict<'_> {
-        let matching =
-            |effect| self.rules.iter().find(|rule| rule.effect == effect && rule.matches(act));
-        match matching(Effect::Deny) {
-            Some(denial) => Verdict { allowed: false, rule: Some(denial) },
-            None => {
-                let grant = matching(Effect::Allow);
-                Verdict { allowed: grant.is_some(), rule: grant }
-            }
+        let speaks = |rule: &&Rule, effect| rule.effect == effect && rule.matches(act);
+        if let Some(denial) = self.rules.iter().find(|rule| speaks(rule, Effect::Deny)) {
+            return Verdict { allowed: false, rule: Some(denial) };
         }
+        let grant = self.rules.iter().rev().find(|rule| speaks(rule, Effect::Allow));
+        Verdict { allowed: grant.is_some(), rule: grant }
     }
 }

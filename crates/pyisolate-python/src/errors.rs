@@ -48,15 +48,20 @@ pub(crate) fn error_of(py: Python<'_>, cell: Option<&Cell>, error: &CellError) -
     if let CellError::Guest(failure) = error
         && DENIALS.contains(&failure.kind.as_str())
         && let Some(cell) = cell
-        // The guest is told the reason in so many words.
-        && let Some(denial) =
-            cell.denials().into_iter().rev().find(|it| failure.message.contains(&it.reason))
+        && let Some(denial) = cell.denials().into_iter().rev().find(|it| is_told(failure, it))
         && let Err(other) =
             denial_event(py, denial).and_then(|it| raised.value(py).setattr("denial_event", it))
     {
         return other;
     }
     raised
+}
+
+/// Whether the guest's exception tells of this refusal: the reason in so many words, or an import,
+/// which a cell without a policy puts into words of its own.
+fn is_told(failure: &GuestFailure, denial: &Denial) -> bool {
+    failure.message.contains(&denial.reason)
+        || (failure.kind == DENIALS[1] && denial.capability == "import")
 }
 
 /// A refusal as the host is told of it.

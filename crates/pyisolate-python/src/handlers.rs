@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyisolate_supervisor::broker::Failure;
@@ -36,7 +36,8 @@ pub(crate) fn capabilities(
     for (name, host) in given {
         let seconds: f64 = host.getattr("timeout")?.extract()?;
         let actions: Option<Vec<String>> = host.getattr("actions")?.extract()?;
-        let handler = PyHandler { host: host.unbind(), classes: Arc::clone(classes) };
+        let held = Held { host: host.unbind(), classes: Arc::clone(classes) };
+        let handler = PyHandler(Mutex::new(Some(Arc::new(held))));
         let capability = HostCapability {
             handler: Arc::new(handler),
             actions: actions.map(|actions| actions.into_iter().collect()),
@@ -47,8 +48,11 @@ pub(crate) fn capabilities(
     Ok(capabilities)
 }
 
-/// A `pyisolate.capabilities.HostCapability`.
-struct PyHandler {
+/// A `pyisolate.capabilities.HostCapability`, until its cell ends. The host's code often refers to
+/// the cell or its supervisor, and the interpreter cannot see through to here that it is in a circle.
+struct PyHandler(Mutex<Option<Arc<Held>>>);
+
+struct Held {
     host: Py<PyAny>,
     classes: Arc<Classes>,
 }
@@ -61,12 +65,26 @@ impl fmt::Debug for PyHandler {
 
 impl Handler for PyHandler {
     fn handle(&self, call: HandlerCall<'_>) -> Result<Parcel, Failure> {
-        inside(|py| self.answer(py, call))
+        let held = self.held().clone();
+        held.and_then(|held| inside(|py| held.answer(py, call)))
             .unwrap_or_else(|| Err(Failure::new("RuntimeError", "the host is shutting down")))
+    }
+
+    fn end(&self) {
+        // Outside of the lock. The interpreter's lock is not waited for: a reference that goes
+        // without it is given back by whoever has it next.
+        let held = self.held().take();
+        drop(held);
     }
 }
 
 impl PyHandler {
+    fn held(&self) -> MutexGuard<'_, Option<Arc<Held>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
     fn answer(&self, py: Python<'_>, call: HandlerCall<'_>) -> Result<Parcel, Failure> {
         let HandlerCall { cell, capability, action, payload, cancel } = call;
         // What does not get as far as the host's own code is the guest's mistake, and not logged.

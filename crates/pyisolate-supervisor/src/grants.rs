@@ -23,11 +23,8 @@ pub(crate) fn beside(
     };
     let imports =
         imports.names().map(|name| rule("allowed_imports", Right::Import(name.to_owned())));
-    let named = |name: &str| {
-        let speaks = |rule: &Rule| matches!(&rule.right, Right::Host { capability, .. } if capability == name);
-        policy.is_some_and(|policy| policy.rules.iter().any(speaks))
-    };
     // A policy that speaks of the capability says how much of it is granted.
+    let named = |name: &str| policy.is_some_and(|policy| speaks_of(policy, name));
     let hosts = capabilities
         .keys()
         .filter(|name| !named(name))
@@ -35,10 +32,24 @@ pub(crate) fn beside(
     imports.chain(hosts).collect()
 }
 
-/// The policy that is in force: what was written, and what stands beside it.
+/// Whether a policy says anything of a capability of the host's own.
+fn speaks_of(policy: &Policy, name: &str) -> bool {
+    let speaks =
+        |rule: &Rule| matches!(&rule.right, Right::Host { capability, .. } if capability == name);
+    policy.rules.iter().any(speaks)
+}
+
+/// The policy that is in force: what was written, and what stands beside it. A capability of the
+/// host's own that the first policy did not speak of is granted whole, until a later one does: that
+/// narrows it.
 pub(crate) fn in_force(policy: &Policy, beside: &[Rule]) -> Policy {
+    let holds = |rule: &&Rule| match &rule.right {
+        Right::Host { capability, .. } => !speaks_of(policy, capability),
+        _ => true,
+    };
+    let beside: Vec<Rule> = beside.iter().filter(holds).cloned().collect();
     let mut policy = policy.clone();
-    policy.rules.extend_from_slice(beside);
+    policy.rules.extend(beside);
     policy
 }
 
@@ -71,9 +82,10 @@ pub(crate) fn settings(
                 ClockAction::Monotonic => "monotonic",
                 ClockAction::Sleep => "sleep",
             })),
+            // The last one decides.
             Right::Random { seed } => {
                 random = true;
-                seeded |= seed.is_some();
+                seeded = seed.is_some();
             }
             _ => {}
         }

@@ -217,7 +217,8 @@ impl Cell {
     }
 
     /// Puts another policy in force, for the next request and for each use of a handle. What `spawn`
-    /// granted beside the policy stays; imports and numeric limits stay as they were.
+    /// granted beside the policy stays, and so do numeric limits and the imports of the first policy;
+    /// further imports are asked for.
     pub fn set_policy(&self, policy: &Policy) {
         self.shared.set_policy(policy);
     }

@@ -16,6 +16,10 @@ pub trait Handler: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What the guest raises. Neither paths of the host nor tracebacks belong into it.
     fn handle(&self, call: HandlerCall<'_>) -> Result<Parcel, Failure>;
+
+    /// The cell ended, and asks for nothing any more: what is held for it can go. Must not wait.
+    /// Calls may still be under way.
+    fn end(&self) {}
 }
 
 /// One request for a capability of the host's own.

@@ -46,8 +46,8 @@ impl Supervisor {
 
     /// Gives every running cell whose policy came from a document what this one says for it: for its
     /// next request, and for each use of a handle. All cells' policies are made before any is
-    /// changed. Imports and numeric limits stay as they were when the cell was spawned. Returns the
-    /// names of the cells.
+    /// changed. Numeric limits stay as they were when the cell was spawned, and so do the imports that
+    /// its runtime was told of then; further ones are asked for. Returns the names of the cells.
     ///
     /// # Errors
     /// [`ReloadError`]; nothing was changed.

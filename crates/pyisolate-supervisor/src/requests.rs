@@ -75,6 +75,19 @@ enum Answered {
     Parcel(Parcel),
 }
 
+impl Requests {
+    /// Whether this very request is still to be answered: its number may be another's by now.
+    fn has(&self, question: &Question) -> bool {
+        let own = self.under_way.get(&question.id);
+        own.is_some_and(|it| std::ptr::eq(&raw const *it.question, question))
+    }
+
+    /// Takes a request that is to be answered now; `false` if it was, or is not to be any more.
+    fn take(&mut self, question: &Question) -> bool {
+        self.has(question) && self.under_way.remove(&question.id).is_some()
+    }
+}
+
 impl CellShared {
     /// Takes a request: answers it, or has it answered.
     pub(crate) fn ask(
@@ -212,7 +225,9 @@ impl CellShared {
         let job: Job = Box::new(move || {
             // A cell that nobody holds any more has no guest that waits.
             let Some(cell) = me.upgrade() else { return };
-            if let Some(settings) = cell.settings.get() {
+            // Nothing is begun for a guest that was told meanwhile that it took too long.
+            let is_wanted = lock(&cell.requests).has(&asked);
+            if let Some(settings) = cell.settings.get().filter(|_| is_wanted) {
                 perform(&cell, settings, &asked);
             }
             cell.next_request(bytes);
@@ -294,12 +309,15 @@ impl CellShared {
     pub(crate) fn end_requests(&self) {
         if let Some(settings) = self.settings.get() {
             settings.session.end();
+            settings.capabilities.values().for_each(|host| host.handler.end());
         }
         let mut requests = lock(&self.requests);
         requests.under_way.clear();
         let waiting = std::mem::take(&mut requests.waiting);
         drop(requests);
-        drop(waiting);
+        // What nobody takes any more holds memory and descriptors.
+        let answers = std::mem::take(&mut *lock(&self.answers));
+        drop((waiting, answers));
     }
 
     // --- answers
@@ -323,7 +341,7 @@ impl CellShared {
         question: &Question,
         outcome: Result<Answered, Refusal>,
     ) {
-        if lock(&self.requests).under_way.remove(&question.id).is_none() {
+        if !lock(&self.requests).take(question) {
             return; // its time was over, or its cell's
         }
         if let Err(breach) = self.conclude(settings, question, outcome) {

@@ -44,6 +44,7 @@ impl Workers {
     pub(crate) fn run(self: &Arc<Self>, job: Job) -> Result<(), std::io::Error> {
         let mut state = lock(&self.state);
         if state.stopped {
+            drop(state);
             return Ok(()); // every cell is gone, and with them whoever waits
         }
         state.queue.push_back(job);
@@ -52,20 +53,21 @@ impl Workers {
             self.work.notify_one();
             return Ok(());
         }
-        state.threads += 1;
-        drop(state);
         let this = Arc::clone(self);
+        // Under the lock, so that the job which is taken back below is this one.
         let thread = std::thread::Builder::new()
             .name("pyisolate-broker".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || this.serve());
-        if let Err(error) = thread {
-            let mut state = lock(&self.state);
-            state.threads -= 1;
-            if state.threads == 0 {
-                state.queue.pop_back();
+        match thread {
+            Ok(_) => state.threads += 1,
+            Err(error) if state.threads == 0 => {
+                let job = state.queue.pop_back();
+                drop(state);
+                drop(job); // which may hold anything
                 return Err(error);
             }
+            Err(error) => tracing::warn!(%error, "no further thread for the broker's work"),
         }
         Ok(())
     }
@@ -75,9 +77,10 @@ impl Workers {
     pub(crate) fn stop(&self) {
         let mut state = lock(&self.state);
         state.stopped = true;
-        state.queue.clear();
+        let queue = std::mem::take(&mut state.queue);
         drop(state);
         self.work.notify_all();
+        drop(queue); // outside of the lock, since a job may hold anything
     }
 
     fn serve(&self) {

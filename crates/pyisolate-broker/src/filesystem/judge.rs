@@ -1,10 +1,10 @@
 //! What the policy says to a path, and below which root it then lies. No I/O.
 
 use pyisolate_policy::{
-    Access, Act, CleanPath, Effect, FilesRight, PathPattern, Policy, Right, Rule,
+    Access, Act, CleanPath, Effect, FilesRight, Origin, PathPattern, Policy, Right, Rule,
 };
 
-use crate::outcome::Refusal;
+use crate::outcome::{Denied, Refusal};
 use crate::session::Session;
 
 /// What a path is wanted for.
@@ -46,9 +46,30 @@ pub(super) fn judge(session: &Session, usage: Use, path: &CleanPath) -> Result<J
         match decide(&policy, usage, path) {
             Ok(judged) => return Ok(judged),
             // If another policy came meanwhile that allows it, that one is asked for its root.
-            Err(act) => session.check(&act)?,
+            Err(act) => session.check(&act).map_err(|refusal| match refusal {
+                Refusal::Denied(denied) if usage == Use::Both => both_ways(*denied),
+                refusal => refusal,
+            })?,
         }
     }
+}
+
+/// The refusal of reading and writing at once, with a grant of both, if it is a grant that is wanted.
+fn both_ways(mut denied: Denied) -> Refusal {
+    if denied.grant.is_some()
+        && let Some(Right::Files(right)) = denied.act.as_ref().map(Act::smallest_right)
+    {
+        let right = Right::Files(FilesRight { read: true, write: true, ..right });
+        let python = right.to_python();
+        let grant = Rule { effect: Effect::Allow, right, origin: Origin::default() }.to_string();
+        denied.reason = format!(
+            "filesystem.open to read and write is not granted: {}. To allow it, add '{grant}' or \
+             grant {python}.",
+            denied.rule
+        );
+        denied.grant = Some(grant);
+    }
+    Refusal::Denied(Box::new(denied))
 }
 
 /// The same, of one policy; the act that is not allowed if there is one.

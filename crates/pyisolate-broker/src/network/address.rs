@@ -1,7 +1,7 @@
 //! From a host to the addresses that may be connected to. A name is resolved once, and what was
 //! checked is what is connected to: nothing looks the name up again.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -133,70 +133,11 @@ fn unknown() -> Failure {
 /// The policy allows the act, but not where its host leads.
 fn refused(policy: &Policy, act: &Act, address: IpAddr) -> Denied {
     let explanation = policy.explain_address(act, address);
-    let mut reason = explanation.summary();
-    if explanation.rule.is_none() {
-        let kind = kind(address);
-        reason.push_str(&format!(
-            " {address} is {kind}: grant it by that address, by its network, \
-             or with private: true."
-        ));
-    }
     Denied {
         act: Some(act.clone()),
-        reason,
+        reason: explanation.summary(),
         rule: explanation.rule.map_or_else(|| "no rule matched".to_owned(), |rule| rule.place),
         layer: DecidedBy::Policy,
         grant: explanation.grant_line,
-    }
-}
-
-const PUBLIC: &str = "a public address";
-
-/// What sort of address it is, for people. The policy decides which are public.
-fn kind(address: IpAddr) -> &'static str {
-    if pyisolate_policy::is_public(address) {
-        return PUBLIC;
-    }
-    match address {
-        _ if address.is_loopback() => "a loopback address",
-        _ if address.is_unspecified() => "the unspecified address",
-        _ if address.is_multicast() => "a multicast address",
-        IpAddr::V4(four) if four.is_private() => "a private address",
-        IpAddr::V4(four) if four.is_link_local() => {
-            "a link-local address, where clouds keep their metadata"
-        }
-        IpAddr::V6(six) if six.is_unicast_link_local() => "a link-local address",
-        IpAddr::V6(six) if six.is_unique_local() => "a private address",
-        IpAddr::V6(six) if leads_to_v4(six) => "an IPv6 address for one that is not public",
-        _ => "an address that is not public",
-    }
-}
-
-/// NAT64 and 6to4.
-fn leads_to_v4(address: Ipv6Addr) -> bool {
-    matches!(address.segments(), [0x64, 0xff9b, ..] | [0x2002, ..])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_called_what_they_are() {
-        for (address, name) in [
-            ("127.0.0.1", "a loopback address"),
-            ("::1", "a loopback address"),
-            ("10.0.0.5", "a private address"),
-            ("fd00::1", "a private address"),
-            ("169.254.169.254", "a link-local address, where clouds keep their metadata"),
-            ("fe80::1", "a link-local address"),
-            ("0.0.0.0", "the unspecified address"),
-            ("224.0.0.1", "a multicast address"),
-            ("64:ff9b::7f00:1", "an IPv6 address for one that is not public"),
-            ("100.64.0.1", "an address that is not public"),
-            ("1.1.1.1", PUBLIC),
-        ] {
-            assert_eq!(kind(address.parse().unwrap()), name, "{address}");
-        }
     }
 }

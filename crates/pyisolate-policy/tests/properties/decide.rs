@@ -90,6 +90,15 @@ fn reaches(pattern: &HostPattern, host: &Host) -> bool {
     }
 }
 
+fn host_of(right: &Right) -> &HostPattern {
+    match right {
+        Right::Connect(right) => &right.host,
+        Right::Http(right) => &right.host,
+        Right::Resolve(pattern) => pattern,
+        _ => &HostPattern::Any,
+    }
+}
+
 fn rule(effect: Effect, right: Right) -> Rule {
     Rule { effect, right, origin: Origin::default() }
 }
@@ -158,19 +167,25 @@ proptest! {
     fn hosts(pattern in host_pattern(), host in host()) {
         let right = Right::Resolve(pattern.clone());
         let act = Act::Resolve { host: host.clone() };
-        prop_assert_eq!(right.covers(&act), reaches(&pattern, &host));
-        prop_assert!(!right.covers(&act) || right.denies(&act));
+        let is_public = !matches!(&host, Host::Address(address) if !is_public(*address));
+        let is_granted = reaches(&pattern, &host) && (is_public || pattern != HostPattern::Any);
+        prop_assert_eq!(right.covers(&act), is_granted);
+        prop_assert!(!reaches(&pattern, &host) || right.denies(&act));
     }
 
     #[test]
     fn denials_win_and_nothing_is_granted_by_itself(policy in policy(), act in act()) {
         let by = |effect| {
-            policy.rules.iter().find(|rule| rule.effect == effect && rule.matches(&act))
+            policy.rules.iter().filter({
+                let act = &act;
+                move |rule| rule.effect == effect && rule.matches(act)
+            })
         };
         let verdict = policy.decide(&act);
-        prop_assert_eq!(verdict.allowed, by(Effect::Deny).is_none() && by(Effect::Allow).is_some());
-        let first = by(Effect::Deny).or(by(Effect::Allow));
-        prop_assert_eq!(verdict.rule.map(std::ptr::from_ref), first.map(std::ptr::from_ref));
+        let (denial, grant) = (by(Effect::Deny).next(), by(Effect::Allow).next_back());
+        prop_assert_eq!(verdict.allowed, denial.is_none() && grant.is_some());
+        let decides = denial.or(grant);
+        prop_assert_eq!(verdict.rule.map(std::ptr::from_ref), decides.map(std::ptr::from_ref));
         // A right that covers an act as a grant covers it as a denial, apart from two that are
         // documented: resolving behind a connection, and using a secret somewhere else.
         for rule in &policy.rules {
@@ -221,6 +236,30 @@ proptest! {
             _ => false,
         });
         prop_assert!(named);
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_is_granted_as_one_that_a_name_leads_to(
+        policy in policy(),
+        act in act(),
+    ) {
+        let Some(Host::Address(address)) = act.host() else { return Ok(()) };
+        let verdict = policy.decide(&act);
+        if let (true, Some(rule)) = (verdict.allowed, verdict.rule) {
+            prop_assert!(policy.allows_address(&act, rule, *address), "{}", act);
+        }
+        prop_assert_eq!(policy.explain(&act).address.is_some(), {
+            let reached = |rule: &Rule| match (&rule.right, &act) {
+                _ if rule.effect == Effect::Deny => false,
+                (Right::Connect(right), Act::Connect { port, .. }) => {
+                    reaches(&right.host, act.host().unwrap()) && right.ports.contains(port)
+                }
+                (Right::Resolve(pattern), Act::Resolve { host }) => reaches(pattern, host),
+                _ => rule.right.covers(&act.at_address([8, 8, 8, 8].into()).unwrap())
+                    && reaches(host_of(&rule.right), act.host().unwrap()),
+            };
+            verdict.rule.is_none() && policy.rules.iter().any(reached)
+        });
     }
 
     #[test]

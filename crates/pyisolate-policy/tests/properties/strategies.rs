@@ -117,8 +117,9 @@ fn program() -> impl Strategy<Value = String> {
 fn run() -> impl Strategy<Value = Right> {
     let rest = option::of(Just("**".to_owned()));
     let env = btree_map("[A-Z_][A-Z0-9 -]{0,6}", "[^\0]{0,6}", 0..3);
-    (program(), vec(argument(), 0..3), rest, env, vec(plain_path(), 0..2), 0..3_u64, 0..3_u64)
-        .prop_map(|(program, mut args, rest, env, read, time, mem)| {
+    let limits = (0..3_u64, 0..3_u64, 0..3_u64);
+    (program(), vec(argument(), 0..3), rest, env, vec(plain_path(), 0..2), limits).prop_map(
+        |(program, mut args, rest, env, read, (time, output, mem))| {
             args.extend(rest);
             Right::Run(RunRight {
                 program,
@@ -126,10 +127,11 @@ fn run() -> impl Strategy<Value = Right> {
                 env,
                 read,
                 wall_time_ms: RunRight::WALL_TIME_MS + time,
-                output_bytes: RunRight::OUTPUT_BYTES,
+                output_bytes: RunRight::OUTPUT_BYTES + output,
                 mem_bytes: RunRight::MEM_BYTES + mem,
             })
-        })
+        },
+    )
 }
 
 fn plain_path() -> impl Strategy<Value = CleanPath> {
@@ -172,9 +174,9 @@ pub(crate) fn right() -> impl Strategy<Value = Right> {
         2 => run(),
         2 => (name(), any::<bool>(), vec(host_pattern(), 0..3))
             .prop_map(|(name, reveal, hosts)| Right::Secret(SecretRight { name, reveal, hosts })),
-        1 => btree_set(clock_action(), 0..3).prop_map(Right::Clock),
+        1 => btree_set(clock_action(), 0..8).prop_map(Right::Clock),
         1 => option::of(any::<u64>()).prop_map(|seed| Right::Random { seed }),
-        1 => (name(), btree_set(direction(), 0..3))
+        1 => (name(), btree_set(direction(), 0..5))
             .prop_map(|(channel, directions)| Right::Ipc { channel, directions }),
         1 => (capability(), option::of(btree_set(name(), 0..3)))
             .prop_map(|(capability, actions)| Right::Host { capability, actions }),
