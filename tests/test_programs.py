@@ -204,10 +204,10 @@ def assert_each_suggestion_helps(run_in_cell: Run, program: Program, missing: Au
 def sales_report(tmp_path: Path) -> Program:
     source, target = tmp_path / "given", tmp_path / "reports"
     (source / "sales").mkdir(parents=True)
-    dice = random.Random(1)
+    dice, products = random.Random(1), ["A1", "B2", "C3", "D4"]
     for month in range(1, 7):
         rows = (
-            f"2024-{month:02}-{day:02},{dice.choice(['A1', 'B2', 'C3', 'D4'])},{dice.randint(1, 99)}"
+            f"2024-{month:02}-{day:02},{dice.choice(products)},{dice.randint(1, 99)}"
             for day in range(1, 29)
             for _ in range(20)
         )
@@ -386,8 +386,30 @@ def mixture(tmp_path: Path) -> Iterator[Program]:
     (source / "notes" / "deep" / "c.txt").write_text("c" * 100_000)
     (source / "numbers.bin").write_bytes(bytes(range(256)) * 40)
     (source / "table.csv").write_text("day,amount\n2024-01-01,1.5\n2024-01-02,2.25\n2024-02-01,4\n")
-    imports = """asyncio collections concurrent contextlib csv functools glob hashlib io json logging
-        mmap os pathlib random secrets shutil sqlite3 struct tempfile time zipfile""".split()
+    imports = [
+        "asyncio",
+        "collections",
+        "concurrent",
+        "contextlib",
+        "csv",
+        "functools",
+        "glob",
+        "hashlib",
+        "io",
+        "json",
+        "logging",
+        "mmap",
+        "os",
+        "pathlib",
+        "random",
+        "secrets",
+        "shutil",
+        "sqlite3",
+        "struct",
+        "tempfile",
+        "time",
+        "zipfile",
+    ]
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo)
     server.daemon_threads = True
     with serving(server):

@@ -217,13 +217,13 @@ READ_WAYS = {
 # What dotdot behind a link says by its text need not be there.
 _HANDLED = "DENIED ENOENT LookupError"
 
-READS = [
-    Case(f"{way}: {spelling}", text.replace("{path}", path), _HANDLED)
+READS = {
+    spelling: [Case(way, text.replace("{path}", path), _HANDLED) for way, text in READ_WAYS.items()]
     for spelling, path in READ_SPELLINGS.items()
-    for way, text in READ_WAYS.items()
-]
+}
+"""By spelling, every way."""
 
-# --- writing what is outside, or may only be read --------------------------------------------------
+# --- writing what is outside, or may only be read ------------------------------------------------
 
 WRITE_SPELLINGS = {
     "plain": "{BASE}/victim.txt",
@@ -264,13 +264,15 @@ WRITE_WAYS = {
 }
 _UNCHANGED = "DENIED ENOENT EROFS EACCES EPERM ELOOP PermissionError ENOTSUP EOPNOTSUPP ENOSYS"
 
-WRITES = [
-    Case(f"{way}: {spelling}", text.replace("{path}", path), _UNCHANGED)
+WRITES = {
+    spelling: [
+        Case(way, text.replace("{path}", path), _UNCHANGED) for way, text in WRITE_WAYS.items()
+    ]
     for spelling, path in WRITE_SPELLINGS.items()
-    for way, text in WRITE_WAYS.items()
-]
+}
+"""By spelling, every way."""
 
-# --- names: making, moving and removing ------------------------------------------------------------
+# --- names: making, moving and removing ----------------------------------------------------------
 
 NAMES = [
     Case(name, body, _UNCHANGED)
@@ -318,7 +320,7 @@ NAMES = [
     }.items()
 ]  # fmt: skip
 
-# --- what is no regular file -----------------------------------------------------------------------
+# --- what is no regular file ---------------------------------------------------------------------
 
 ODD_READ = [
     Case(name, body, refused, control=False, privileged="zero" in body or "null" in body)
@@ -350,11 +352,12 @@ ODD_READ = [
     )
 ]
 
-# --- paths that are none ---------------------------------------------------------------------------
+# --- paths that are none -------------------------------------------------------------------------
 
 TWINS = [
     "x.KEY", "X.key", "x.key.", "x.key ", " x.key", "x.key\t", "x.key\u200b", "x\u200b.key",
-    "x.k\u0435y", "x.key\u0000", "x%2ekey", "x.key::$DATA", "X~1.KEY", "x.key\\", "denied\\inner.txt",
+    "x.k\u0435y", "x.key\u0000", "x%2ekey", "x.key::$DATA", "X~1.KEY", "x.key\\",
+    "denied\\inner.txt",
     "DENIED/inner.txt", "denied /inner.txt", "denied./inner.txt", "denied%2finner.txt",
     "\uff44enied/inner.txt", unicodedata.normalize("NFD", "é.key"), "\u00e9.KEY",
 ]  # fmt: skip
@@ -424,7 +427,7 @@ PAYLOADS = {
 }
 """Action, payload, and how it is answered."""
 
-# --- a descriptor that was handed over for reading ----------------------------------------------------
+# --- a descriptor that was handed over for reading -----------------------------------------------
 
 _FD = "fd = os.open(GIVEN + '/text', os.O_RDONLY)\n"
 HANDED = [

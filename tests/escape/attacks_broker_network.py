@@ -102,8 +102,8 @@ OTHERS = {
 HOSTS = REACHING | OTHERS
 
 _REFUSED = (
-    "DENIED URLDenied ValueError UnicodeError UnicodeEncodeError gaierror URLError InvalidURL LookupError "
-    "OverflowError TypeError LocationParseError"
+    "DENIED URLDenied ValueError UnicodeError UnicodeEncodeError gaierror URLError InvalidURL "
+    "LookupError OverflowError TypeError LocationParseError"
 )
 
 WAYS = {
@@ -119,11 +119,23 @@ WAYS = {
 }
 HOST_REFUSED = _REFUSED
 
-# --- ports -----------------------------------------------------------------------------------------
+# --- ports ---------------------------------------------------------------------------------------
 
-PORTS = ["0", "-1", "65536", "65536 + PORT", "'80'", "'PORT'", "None", "1.5", "b'80'", "1 << 70", "[80]"]
+PORTS = [
+    "0",
+    "-1",
+    "65536",
+    "65536 + PORT",
+    "'80'",
+    "'PORT'",
+    "None",
+    "1.5",
+    "b'80'",
+    "1 << 70",
+    "[80]",
+]
 
-# --- a request under a grant of GET below /v1 ---------------------------------------------------------
+# --- a request under a grant of GET below /v1 ----------------------------------------------------
 
 _GET = "return net('http', method={m}, url={u}, headers={h}, body={b}, timeout=2)['status']"
 
@@ -235,7 +247,8 @@ SMUGGLED = [
         "a url of a user": {"url": "URL.replace('//', '//user:pw@') + '/v1/x'"},
         "a url of an empty user": {"url": "URL.replace('//', '//@') + '/v1/x'"},
         "a url of two hosts": {"url": "URL + '@127.0.0.1:1/v1/x'"},
-        "a url with a backslash for a host": {"url": "'http://127.0.0.1:1\\\\@' + URL[7:] + '/v1/'"},
+        "a url with a backslash for a host":
+            {"url": "'http://127.0.0.1:1\\\\@' + URL[7:] + '/v1/'"},
         "a url with a line": {"url": "URL + '/v1/x HTTP/1.1\\r\\nX-Injected: b\\r\\n\\r\\n'"},
         "a url with a space": {"url": "URL + '/v1/x X-Injected'"},
         "a query with a line": {"url": "URL + '/v1/x?a\\r\\nX-Injected: b'"},
@@ -292,7 +305,7 @@ REDIRECTS = {
     "a port over all": "http://127.0.0.1:99999/v1/",
 }
 
-# --- a connected socket -----------------------------------------------------------------------------
+# --- a connected socket --------------------------------------------------------------------------
 
 _STREAM = (
     "s = socket.create_connection(('127.0.0.1', ECHO), 5)\n"
@@ -303,7 +316,7 @@ _TO = (
     "nowhere = bytes(16)\n"
 )
 REAIMED = [
-    Case(name, _STREAM + _TO + "with s:\n" + textwrap.indent(body, "    "), refused, recorded=False, control=control)
+    Case(name, _STREAM + _TO + "with s:\n" + textwrap.indent(body, "    "), refused, False, control)
     for name, control, body, refused in (
         ("connect again", False, "s.connect(('127.0.0.1', CANARY))", "EISCONN EPERM"),
         ("connect by libc", False, "of_libc('connect', fd, to, 16)", "EISCONN EPERM"),

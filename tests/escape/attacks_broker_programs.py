@@ -2,7 +2,7 @@
 
 from .broker_harness import Case
 
-# --- what is asked for ------------------------------------------------------------------------------
+# --- what is asked for ---------------------------------------------------------------------------
 
 _ASK = "return request('subprocess', 'run', {{'program': {p!r}, 'args': {a!r}}})"
 
@@ -150,11 +150,12 @@ STAND_INS = [
     }.items()
 ]  # fmt: skip
 
-# --- what a granted shell does ------------------------------------------------------------------------
+# --- what a granted shell does -------------------------------------------------------------------
 
 JAILED = {
     "a file of the host's": "cat '{SECRET}'",
-    "a file by the root of a process": "cat /proc/1/root'{SECRET}' || cat /proc/self/root'{SECRET}'",
+    "a file by its own root": "cat /proc/self/root'{SECRET}'",
+    "a file by another's root": "cat /proc/{VICTIM}/root'{SECRET}'",
     "a folder of the host's": "ls '{BASE}' && cat '{BASE}/secret.txt'",
     "a file by dotdot": "cat /tmp/../../../../..'{SECRET}'",
     "a link": "ln -s '{SECRET}' /tmp/l && cat /tmp/l",
@@ -165,9 +166,8 @@ JAILED = {
     "a datagram": "exec 3<>/dev/udp/127.0.0.1/{CANARY} && echo x >&3 && false || "
     "exec 3<>/dev/tcp/127.0.0.1/{CANARY}",
     "seeing a process": "kill -0 {VICTIM}",
-    "a process in /proc": "test -e /proc/{VICTIM}/status && "
-    "grep -q sleep /proc/{VICTIM}/cmdline",
-    "variables of the host's": "test -n \"$PLANTED\" && echo \"$PLANTED\"",
+    "a process in /proc": "test -e /proc/{VICTIM}/status && grep -q sleep /proc/{VICTIM}/cmdline",
+    "variables of the host's": 'test -n "$PLANTED" && echo "$PLANTED"',
 }
 """Scripts that end with status 0 where there is no jail. They need bash."""
 
@@ -186,6 +186,6 @@ INSIDE = {
     "the host's name": "hostname changed",
     "a FIFO that outlives": "test -e /tmp/left",
     "more memory": "ulimit -v unlimited && ulimit -d unlimited && false",
-    "core files": "test \"$(ulimit -c)\" != 0",
+    "core files": 'test "$(ulimit -c)" != 0',
 }
 """Scripts that fail in the jail."""

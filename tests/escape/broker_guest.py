@@ -1,3 +1,4 @@
+# ruff: noqa: F401, F821
 """What attacks on the broker are written with: executed in the cell, and by the control."""
 
 import _socket

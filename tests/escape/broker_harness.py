@@ -1,10 +1,11 @@
-"""Attacks on the broker and the policy: the cell that they run in, and what they are held against."""
+"""Attacks on the broker and the policy: the cell that they run in, and their controls."""
 
 import contextlib
 import dataclasses
 import itertools
 import os
 import textwrap
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,28 @@ _GUEST = (Path(__file__).parent / "broker_guest.py").read_text()
 
 IMPORTS = [
     "_posixsubprocess", "_socket", "asyncio", "base64", "builtins", "contextlib", "ctypes", "errno",
-    "fcntl", "gc", "glob", "gzip", "http", "io", "json", "math", "mmap", "os", "pathlib", "posix", "random",
+    "fcntl", "gc", "glob", "gzip", "http", "io", "json", "math", "mmap", "os", "pathlib",
+    "posix", "random",
     "re", "secrets", "shutil", "socket", "struct", "subprocess", "sys", "tempfile", "threading",
     "time", "unicodedata", "urllib", "zlib",
 ]  # fmt: skip
 """Everything that attacks import: what is imported is no wall, so that none is in their way."""
 
+_LOADED = [
+    "_socket", "contextlib", "ctypes", "errno", "fcntl", "gc", "http.client", "mmap", "os",
+    "pathlib", "shutil", "socket", "struct", "subprocess", "threading", "urllib.request",
+]  # fmt: skip
+"""What `broker_guest.py` imports, which takes longer than all else that a cell does here."""
+
+_templates: weakref.WeakKeyDictionary[pyisolate.Supervisor, Any] = weakref.WeakKeyDictionary()
 _numbers = itertools.count(1)
+
+
+def _template(supervisor: pyisolate.Supervisor) -> Any:
+    """A template of a supervisor's that has loaded what attacks need."""
+    if supervisor not in _templates:
+        _templates[supervisor] = supervisor.template(imports=_LOADED)
+    return _templates[supervisor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +57,7 @@ class Case:
     body: str
     refused: str = "DENIED"
     recorded: bool | None = None
-    """Whether the host has a denial of it afterwards; `None`: exactly if it was `CapabilityDenied`."""
+    """Whether the host has a denial of it then; `None`: exactly if it was `CapabilityDenied`."""
     control: bool = True
     """Whether the same text succeeds without a wall."""
     privileged: bool = False
@@ -52,8 +68,12 @@ class Case:
 
     def source(self) -> str:
         """The attack, as both sides execute it."""
+        return f"{self.function('attack')}post(attempt(attack))\n"
+
+    def function(self, name: str) -> str:
+        """The attack as a function of this name."""
         body = textwrap.indent(textwrap.dedent(self.body).strip(), "    ")
-        return f"def attack():\n{body}\npost(attempt(attack))\n"
+        return f"def {name}():\n{body}\n"
 
 
 class Held:
@@ -64,12 +84,15 @@ class Held:
         supervisor: pyisolate.Supervisor,
         policy: pyisolate.Policy,
         world: dict[str, Any],
+        *,
+        fresh: bool = False,
         **options: Any,
     ) -> None:
+        """`fresh`: load everything in the cell itself, not in a template."""
         self.supervisor = supervisor
         self.policy = policy
         self.world = world
-        self.options = options
+        self.options = options if fresh else options | {"template": _template(supervisor)}
         self._cell: pyisolate.Cell | None = None
         self._checks = 0
 
@@ -108,16 +131,29 @@ class Held:
         cell = self.cell
         before = cell.stats.denied
         outcome = self.run(case.source())
-        assert outcome[0] == "refused", outcome
-        names = outcome[1]
-        expected = case.refused.replace("DENIED", "CapabilityDenied").split()
-        assert set(names) & set(expected), outcome
+        names = assert_refused(case, outcome)
         recorded = case.recorded if case.recorded is not None else "CapabilityDenied" in names
         assert (cell.stats.denied > before) == recorded, (outcome, cell.denials[-3:])
         if recorded:
             assert_complete(cell.denials[-1])
         self.assert_alive()
         return outcome
+
+    def refuses_all(self, cases: list[Case]) -> list[Any]:
+        """As `refuses`, of several attacks, one after the other."""
+        cell = self.cell
+        before = cell.stats.denied
+        functions = "".join(case.function(f"attack_{at}") for at, case in enumerate(cases))
+        calls = ", ".join(f"attempt(attack_{at})" for at in range(len(cases)))
+        outcomes = self.run(f"{functions}post([{calls}])\n")
+        denied = 0
+        for case, outcome in zip(cases, outcomes, strict=True):
+            denied += "CapabilityDenied" in assert_refused(case, outcome)
+        assert cell.stats.denied - before >= denied
+        if denied:
+            assert_complete(cell.denials[-1])
+        self.assert_alive()
+        return outcomes
 
     def assert_alive(self) -> None:
         """The cell still works, and its supervisor makes others."""
@@ -140,6 +176,15 @@ class Held:
         """End the cell."""
         if self._cell is not None:
             self._cell.close()
+
+
+def assert_refused(case: Case, outcome: Any) -> list[str]:
+    """An attack was refused as expected; the names of the error."""
+    assert outcome[0] == "refused", (case.name, outcome)
+    expected = case.refused.replace("DENIED", "CapabilityDenied").split()
+    assert set(outcome[1]) & set(expected), (case.name, outcome)
+    names: list[str] = outcome[1]
+    return names
 
 
 def assert_complete(event: DenialEvent) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 class NaiveFiles:
     """Answers `filesystem` as one would at first: does the path begin with a granted one?"""
 
-    def __init__(
-        self, *roots: Path | str, denied: str = r"(?!)", checks: bool = True
-    ) -> None:
+    def __init__(self, *roots: Path | str, denied: str = r"(?!)", checks: bool = True) -> None:
         self._roots = tuple(map(str, roots))
         self._denied = re.compile(denied)
         self.checks = checks

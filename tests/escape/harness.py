@@ -22,9 +22,9 @@ _GUEST = (_HERE / "guest.py").read_text()
 _UNWIRED = (_HERE / "unwired.py").read_text()
 
 IMPORTS = [
-    "_io", "asyncio", "builtins", "ctypes", "errno", "fcntl", "glob", "http", "importlib", "io", "math", "mmap",
-    "multiprocessing", "os", "pathlib", "platform", "pty", "resource", "select", "shutil",
-    "signal", "site", "socket", "struct", "subprocess", "sys", "sysconfig", "tempfile",
+    "_io", "asyncio", "builtins", "ctypes", "errno", "fcntl", "glob", "http", "importlib", "io",
+    "math", "mmap", "multiprocessing", "os", "pathlib", "platform", "pty", "resource", "select",
+    "shutil", "signal", "site", "socket", "struct", "subprocess", "sys", "sysconfig", "tempfile",
     "threading", "urllib", "uuid",
 ]  # fmt: skip
 """Everything that attacks import: what is imported is no wall, so that none is in their way."""

@@ -62,7 +62,7 @@ def _unvisited(canary: Listener, site: Site) -> None:
     site.forget()
 
 
-# --- hosts -----------------------------------------------------------------------------------------
+# --- hosts ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["*", "*.example.org"])
@@ -113,7 +113,9 @@ def test_what_is_not_public_is_not_reached(spelling: str, anywhere: Held, canary
 def test_plain_python_reaches_it(spelling: str, canary: Listener):
     """The control: the same text outside of a cell."""
     world = {"HOST": REACHING[spelling], "PORT": canary.port}
-    outcome = run_plain("need(socket.create_connection((HOST, PORT), 5).recv(6) == b'canary')", world)
+    outcome = run_plain(
+        "need(socket.create_connection((HOST, PORT), 5).recv(6) == b'canary')", world
+    )
     assert outcome[0] == "done", outcome
 
 
@@ -161,7 +163,9 @@ def test_a_name_that_leads_to_this_machine_is_refused_there(
 
 
 @pytest.mark.parametrize("port", PORTS)
-def test_what_is_no_port(port: str, supervisor: pyisolate.Supervisor, anywhere: Held, canary: Listener):
+def test_what_is_no_port(
+    port: str, supervisor: pyisolate.Supervisor, anywhere: Held, canary: Listener
+):
     for body in (
         f"return net('connect', host='127.0.0.1', port={port})",
         f"return net('http', method='GET', url='http://127.0.0.1:' + str({port}) + '/')",
@@ -174,17 +178,15 @@ def test_what_is_no_port(port: str, supervisor: pyisolate.Supervisor, anywhere: 
     anywhere.assert_alive()
 
 
-# --- requests ---------------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def narrow(
-    supervisor: pyisolate.Supervisor, site: Site, canary: Listener
-) -> Iterator[Held]:
+def narrow(supervisor: pyisolate.Supervisor, site: Site, canary: Listener) -> Iterator[Held]:
     """GET and POST below one path of the site's."""
     grant = Http(f"{site.url}/v1/", methods=["GET", "POST"])
     world = {"URL": site.url, "CANARY": canary.port, "SITE": site.port}
-    held = Held(supervisor, Policy().grant(grant), world, **MANY)
+    held = Held(supervisor, Policy().grant(grant), world, **MANY, fresh=True)
     yield held
     held.close()
 
@@ -193,7 +195,7 @@ def narrow(
 def test_a_request_is_not_smuggled(case: Case, narrow: Held, site: Site, canary: Listener):
     outcome = narrow.attempt(case.body)
     assert outcome[0] == "refused", outcome
-    expected = "CapabilityDenied ValueError TypeError OSError".split()
+    expected = ["CapabilityDenied", "ValueError", "TypeError", "OSError"]
     assert set(outcome[1]) & set(expected), outcome
     assert site.heads == []
     assert canary.visits == 0
@@ -339,13 +341,11 @@ def test_a_cell_that_ends_leaves_its_requests(supervisor: pyisolate.Supervisor, 
         assert cell.call("math.gcd", 4, 6) == 2
 
 
-# --- connected sockets ------------------------------------------------------------------------------
+# --- connected sockets ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def connected(
-    supervisor: pyisolate.Supervisor, echo: Listener, canary: Listener
-) -> Iterator[Held]:
+def connected(supervisor: pyisolate.Supervisor, echo: Listener, canary: Listener) -> Iterator[Held]:
     policy = Policy().grant(ConnectTCP("127.0.0.1", echo.port))
     held = Held(supervisor, policy, {"ECHO": echo.port, "CANARY": canary.port}, **MANY)
     yield held
@@ -374,7 +374,7 @@ def test_plain_python_aims_it_elsewhere(case: Case, echo: Listener, canary: List
     assert outcome[0] == "done", outcome
 
 
-# --- limits ------------------------------------------------------------------------------------------
+# --- limits --------------------------------------------------------------------------------------
 
 _CONNECTS = "for _ in range(30): socket.create_connection(('127.0.0.1', ECHO), 5).close()"
 _REQUESTS = "for _ in range(30): net('http', method='GET', url=URL + '/v1/x')"
@@ -450,7 +450,8 @@ def test_a_hundred_connections_at_once(
         outcome = held.attempt(
             "kept = []\n"
             "try:\n"
-            "    for _ in range(100): kept.append(socket.create_connection(('127.0.0.1', ECHO), 5))\n"
+            "    for _ in range(100):\n"
+            "        kept.append(socket.create_connection(('127.0.0.1', ECHO), 5))\n"
             "except OSError as error: return [len(kept), type(error).__name__]\n"
             "return [len(kept), '']"
         )

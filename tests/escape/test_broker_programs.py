@@ -41,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings(
 def held(supervisor: pyisolate.Supervisor) -> Iterator[Held]:
     commands = [Command(program, args=args) for program, args in GRANTED.items()]
     policy = Policy().grant(*commands, Command("git", args=["clone", "https://*"]))
-    held = Held(supervisor, policy, {})
+    held = Held(supervisor, policy, {}, fresh=True)
     yield held
     held.close()
 
@@ -286,7 +286,10 @@ def test_a_program_is_bounded(
 def test_a_cell_that_ends_takes_its_program_along(supervisor: pyisolate.Supervisor, world: Any):
     number = str(secrets.randbelow(10**6) + 10**6)
     held = Held(supervisor, _shell(), {})
-    held.cell.exec(f"request('subprocess', 'run', {{'program': 'bash', 'args': ['-c', 'exec sleep {number}']}})")
+    held.cell.exec(
+        "request('subprocess', 'run',"
+        f" {{'program': 'bash', 'args': ['-c', 'exec sleep {number}']}})"
+    )
     assert any(_sleeping(number) or time.sleep(0.02) for _ in range(500))
     held.cell.kill()
     assert any(not _sleeping(number) or time.sleep(0.02) for _ in range(250))

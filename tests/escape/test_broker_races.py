@@ -182,9 +182,7 @@ def test_nothing_is_changed_outside_by_a_race(
     try:
         held.run("post(attempt(lambda: 1))")
         with _swapping(base / swapped, link):
-            kind, told = held.attempt(
-                _LOOP.format(body=f"str({body})[:9]", seconds=SECONDS / 2)
-            )
+            kind, told = held.attempt(_LOOP.format(body=f"str({body})[:9]", seconds=SECONDS / 2))
         assert kind == "done", told
         assert told[0] > 50
         held.assert_alive()

@@ -1,4 +1,4 @@
-"""Secrets that a cell may use and not have: no copy of one comes back, wherever it is looked for."""
+"""Secrets that a cell may use and not have: no copy of one comes back, or lies anywhere."""
 
 import base64
 import contextlib
@@ -164,9 +164,7 @@ def _policy(site: Site, other: Site, reveal: bool = False) -> Policy:
 
 
 @pytest.fixture(scope="module")
-def held(
-    supervisor: pyisolate.Supervisor, site: Site, other: Site, value: str
-) -> Iterator[Held]:
+def held(supervisor: pyisolate.Supervisor, site: Site, other: Site, value: str) -> Iterator[Held]:
     world = {"URL": site.url, "OTHER": f"http://localhost:{other.port}"}
     held = Held(
         supervisor,
@@ -185,7 +183,8 @@ _FETCH = (
     " headers=[['Authorization', 'Bearer ' + key]], timeout=5)\n"
     "body = answer['body']\n"
     "try:\n"
-    "    while answer['handle'] is not None and (part := net('receive', handle=answer['handle'])):\n"
+    "    handle = answer['handle']\n"
+    "    while handle is not None and (part := net('receive', handle=handle)):\n"
     "        body += part\n"
     "except OSError as error: answer['error'] = str(error)\n"
     "answer['body'] = body\n"
@@ -201,11 +200,15 @@ def test_what_comes_back_holds_no_copy(named: str, held: Held, site: Site, value
     assert _authorization(site.heads[0]) == f"Bearer {value}", "the server has it"
     assert not _finds(value, outcome, held.cell.denials), named
     assert not any(value in head.decode("latin-1") for head in site.heads[1:] if b"?" in head[:99])
-    body = f"PATH = {path!r}\n" + _USE + (
-        "r = urllib.request.Request(URL + PATH, headers={'Authorization': 'Bearer ' + key})\n"
-        "try: r = urllib.request.urlopen(r, timeout=5)\n"
-        "except urllib.error.HTTPError as error: r = error\n"
-        "return [r.read(), str(r.headers), r.reason, r.url]"
+    body = (
+        f"PATH = {path!r}\n"
+        + _USE
+        + (
+            "r = urllib.request.Request(URL + PATH, headers={'Authorization': 'Bearer ' + key})\n"
+            "try: r = urllib.request.urlopen(r, timeout=5)\n"
+            "except urllib.error.HTTPError as error: r = error\n"
+            "return [r.read(), str(r.headers), r.reason, r.url]"
+        )
     )
     assert not _finds(value, held.attempt(body), held.cell.denials)
     held.assert_alive()
@@ -297,7 +300,12 @@ def test_the_placeholder_of_another_cell_is_only_text(
                 f" headers=[['Authorization', {placeholder!r}]])"
             )
             assert not _finds(value, outcome, site.heads)
-        guesses = [placeholder[:-1], placeholder + "0", placeholder.upper(), "pyisolate-secret-key-"]
+        guesses = [
+            placeholder[:-1],
+            placeholder + "0",
+            placeholder.upper(),
+            "pyisolate-secret-key-",
+        ]
         for guess in guesses:
             site.forget()
             second.attempt(
@@ -335,7 +343,7 @@ def test_what_is_not_granted_is_not_revealed(named: str, held: Held, value: str)
     held.assert_alive()
 
 
-# --- where a copy could lie -------------------------------------------------------------------------
+# --- where a copy could lie ----------------------------------------------------------------------
 
 _GC = """
 found = []
@@ -380,18 +388,17 @@ def _exercise(held: Held, first: str) -> None:
         held.attempt(f"{_USE}return {body}")
 
 
-def _searched(
-    held: Held, value: str, first: str = ""
-) -> dict[str, Any]:
+def _searched(held: Held, value: str, first: str = "") -> dict[str, Any]:
     _exercise(held, first)
     core = value.split("<")[1].split(">")[0]
     found: dict[str, Any] = {}
-    found["objects"] = held.attempt(f"MIRRORED = {core[::-1]!r}\n{_GC}")[1]
     pid = held.cell.pid
     if pid is not None and os.getuid() == 0:
         found["memory"] = _memory(pid, [core.encode(), base64.b64encode(core.encode())[2:-4]])
         found["environment"] = core.encode() in Path(f"/proc/{pid}/environ").read_bytes()
     found["denials"] = _finds(value, held.cell.denials)
+    # Last, since it makes copies while it looks.
+    found["objects"] = held.attempt(f"MIRRORED = {core[::-1]!r}\n{_GC}")[1]
     return found
 
 
@@ -436,5 +443,3 @@ def test_a_policy_that_changes_takes_it_away(
         assert not _finds(value, outcome, site.heads)
     finally:
         held.close()
-
-

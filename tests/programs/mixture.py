@@ -156,9 +156,7 @@ with step("threads"):
 
     with ThreadPoolExecutor(4) as pool:
         paths = sorted(path for path in SOURCE.rglob("*") if path.is_file())
-        for name, value in pool.map(digest, paths * 5):
-            pass
-        print(dict(pool.map(digest, paths)))
+        print(dict(pool.map(digest, paths * 5)))
 
         def write_part(number):
             with open(TARGET / f"part-{number}", "w") as file:

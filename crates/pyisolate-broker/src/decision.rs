@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use pyisolate_policy::{
-    Act, Document, Effect, Format, Host, HttpUrl, Policy, Right, Rule, Scheme, Verdict,
+    Access, Act, Document, Effect, Format, Host, HttpUrl, Policy, Right, Rule, Scheme, Verdict,
 };
 
+use crate::filesystem;
 use crate::journal::{Direction, Entry, EntryPayload, Kind, Outcome};
 
 /// One question of a recorded run, and how it was answered.
@@ -88,11 +89,21 @@ fn policy_of(entry: &Entry) -> Option<Policy> {
     document.policy(Some(&entry.cell)).ok()
 }
 
-/// What a policy says to an act, as the broker asks it: to connect where only requests are granted
-/// is answered with the advice to send one.
-pub(crate) fn decide<'p>(policy: &'p Policy, act: &Act) -> Verdict<'p> {
+/// What a policy says to a question, as the broker asks it: to connect where only requests are
+/// granted is answered with the advice to send one, and folders that lead to what could be read are
+/// looked at.
+pub(crate) fn decide<'p>(policy: &'p Policy, decision: &Decision<'_>) -> Verdict<'p> {
+    let Decision { act, entry, .. } = decision;
     let verdict = policy.decide(act);
+    let looks = entry.kind == Kind::Request
+        && matches!(entry.action.as_deref(), Some("list" | "stat" | "exists"));
     match (verdict.rule, act) {
+        (None, Act::File { access: Access::Read, path }) if looks => {
+            match filesystem::leading(policy, path) {
+                Some(rule) => Verdict { allowed: true, rule: Some(rule) },
+                None => verdict,
+            }
+        }
         (None, Act::Connect { host, port }) => match site(policy, host, *port) {
             Some(rule) => Verdict { allowed: true, rule: Some(rule) },
             None => verdict,

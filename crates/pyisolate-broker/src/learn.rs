@@ -104,7 +104,7 @@ pub fn learn(
             continue;
         };
         let rule = policy.and_then(|policy| {
-            let verdict = decide(policy, decision.act);
+            let verdict = decide(policy, &decision);
             verdict.rule.filter(|_| verdict.allowed)
         });
         let one = match decision.answer {

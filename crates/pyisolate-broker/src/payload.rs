@@ -14,6 +14,9 @@ pub(crate) struct Payload<'v> {
     entries: Vec<(&'v str, &'v Value)>,
 }
 
+/// The longest text, in bytes: that of a URL. Names and paths are shorter.
+const TEXT_BYTES_MAX: usize = 8192;
+
 /// The longest time that a request may wait, in seconds: a day.
 const SECONDS_MAX: f64 = 86_400.0;
 
@@ -75,7 +78,19 @@ impl<'v> Payload<'v> {
         }
     }
 
+    /// A text that may become a part of what is told and kept of a refusal.
     pub(crate) fn text_or_none(&mut self, key: &str) -> Result<Option<&'v str>, Failure> {
+        let text = self.long_text_or_none(key)?;
+        match text.filter(|text| text.len() > TEXT_BYTES_MAX) {
+            None => Ok(text),
+            Some(_) => {
+                Err(self.wrong(format_args!("{key:?} is longer than {TEXT_BYTES_MAX} bytes")))
+            }
+        }
+    }
+
+    /// A text of any length, for whoever bounds it with an error of its own.
+    pub(crate) fn long_text_or_none(&mut self, key: &str) -> Result<Option<&'v str>, Failure> {
         self.typed(key, "a str", |value| match value {
             Value::Text(text) => Some(text.as_str()),
             _ => None,

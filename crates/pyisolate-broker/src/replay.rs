@@ -107,7 +107,7 @@ pub fn replay(
             policies.insert(entry.cell.clone(), policy);
         }
         let Some(policy) = policies.get(&entry.cell) else { continue };
-        let verdict = decide(policy, decision.act);
+        let verdict = decide(policy, &decision);
         let side = match (decision.answer, verdict.allowed) {
             (Answer::Beyond, _) => {
                 changes.beyond += 1;

@@ -221,9 +221,10 @@ impl Session {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
-    /// The cell ended: whatever is done for it stops.
+    /// The cell ended: whatever is done for it stops, and what is open for it is closed.
     pub fn end(&self) {
         self.cancel.cancel();
+        self.files.close_all();
     }
 
     /// Tells work that the cell is gone.

@@ -20,6 +20,11 @@ fn key() -> Option<JournalKey> {
     Some(JournalKey::new(b"sixteen bytes ok").unwrap())
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn check(bytes: &[u8], key: Option<JournalKey>) -> Result<Summary, VerifyError> {
     verify(bytes, &VerifyOptions { key, head: None })
 }
@@ -456,6 +461,43 @@ fn a_hash_kept_elsewhere_shows_a_cut_and_a_new_chain() {
     assert!(matches!(head(&short, newest), Err(VerifyError::HeadMissing(_))));
     let anew = journal(&folder.path().join("anew"), None, 2);
     assert!(matches!(head(&anew, newest), Err(VerifyError::HeadMissing(_))));
+}
+
+#[test]
+fn a_journal_has_one_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.journal");
+    let mut bytes = journal(&path, None, 1);
+    // Whoever can write the file can make lines that follow; a head is none of them.
+    for (kind, id) in [("journal", "0"), ("open", "0")] {
+        let newest = check(&bytes, None).unwrap().newest;
+        let before = bytes.len();
+        let line = format!(
+            "{{\"seq\":{},\"mono_ns\":1,\"wall\":\"\",\"kind\":\"{kind}\",\"version\":1,\
+             \"journal\":\"{id}\",\"keyed\":false,\"prev\":\"{}\"",
+            newest.seq + 1,
+            newest.hash
+        );
+        let hash = sha256(line.as_bytes());
+        bytes.extend(format!("{line},\"hash\":\"{hash}\"}}\n").into_bytes());
+        let told = check(&bytes, None).unwrap_err();
+        assert!(matches!(told, VerifyError::OtherHead { .. }), "{told}");
+        bytes.truncate(before);
+    }
+}
+
+#[test]
+fn what_comes_after_a_cells_end_begins_no_new_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.journal");
+    let journal = Journal::create(&path, JournalOptions::default()).unwrap();
+    for kind in [Kind::Spawn, Kind::End, Kind::Recv, Kind::Answer, Kind::Spawn] {
+        journal.record(&Record::new("a", Direction::Host, kind)).unwrap();
+    }
+    journal.close().unwrap();
+    let all = entries(&fs::read(&path).unwrap());
+    let own: Vec<_> = all.iter().filter(|it| it.cell == "a").map(|it| it.cell_seq).collect();
+    assert_eq!(own, [Some(0), Some(1), None, None, Some(0)]);
 }
 
 #[test]

@@ -257,6 +257,43 @@ fn what_came_up_on_the_way_is_learnt_too() {
 }
 
 #[test]
+fn a_folder_on_the_way_is_not_granted_whole() {
+    let policy = "version: 1\nfs: {read: [\"/data/*/x.csv\"]}";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.journal");
+    let journal = Journal::create(&path, JournalOptions::default()).unwrap();
+    let json = Document::parse(policy, "p.yml", Format::Yaml).unwrap().defaults.to_json();
+    let record = Record::new("job", Way::Host, Kind::Spawn);
+    journal.record(&record.with_payload(json.as_bytes())).unwrap();
+    for (number, (action, path)) in
+        (0..).zip([("list", "/data"), ("stat", "/data/1"), ("read", "/data/1/x.csv")])
+    {
+        let act = granted("read", &[path]).0;
+        let request = Record {
+            operation: Some(number),
+            capability: Some("filesystem"),
+            action: Some(action),
+            act: Some(&act),
+            outcome: Some(Outcome::Granted),
+            ..Record::new("job", Way::ToHost, Kind::Request)
+        };
+        journal.record(&request).unwrap();
+    }
+    journal.close().unwrap();
+    let journal = fs::read(path).unwrap();
+    // The run's own policy would answer as it did.
+    assert!(replayed(policy, &journal).is_empty());
+    let learned = learnt(&journal, &LearnOptions::default());
+    let text = learned.to_yaml(Path::new("run.journal"));
+    assert!(replayed(&text, &journal).is_empty(), "{text}");
+    let beyond = granted("read", &["/data/other"]).0;
+    assert!(!learned.policy.decide(&beyond).allowed, "{text}");
+    assert!(text.contains("# 2 times; a folder that leads there was looked at"), "{text}");
+    // Whoever reads may not list; and another policy is told to refuse it.
+    assert_eq!(replayed("version: 1\nfs: {read: [/data/1/x.csv]}", &journal).denied.decisions, 2);
+}
+
+#[test]
 fn cells_are_learnt_from_alone_or_together() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.journal");

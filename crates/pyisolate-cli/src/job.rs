@@ -1,5 +1,7 @@
 //! What the command line asks for, read and checked before anything runs.
 
+use std::path::PathBuf;
+
 use pyisolate_supervisor::abi::frame::FRAME_BYTES_MAX;
 use pyisolate_supervisor::policy::Policy;
 use pyisolate_supervisor::{CellName, CellOptions, Imports, LimitName, Limits};
@@ -84,7 +86,9 @@ pub(crate) fn read(flags: &Run, policy: Option<Policy>, limits: Limits) -> Resul
     let imports = Imports::new(flags.imports.iter().map(|name| name.trim()))
         .map_err(|error| usage(error.to_string().replace("allowed_imports", "--import")))?;
     let paths = std::iter::once(&flags.script).chain(&flags.inputs).chain(&flags.policy);
-    if paths.filter(|path| is_stdin(path)).count() > 1 {
+    let others = flags.journal_key_file.iter().map(PathBuf::as_path).filter(|path| is_stdin(path));
+    let others = others.count() + secret::from_stdin(&flags.secrets);
+    if paths.filter(|path| is_stdin(path)).count() + others > 1 {
         return Err(usage("`-` is given twice, and standard input can be read only once"));
     }
     let script = shown(&flags.script);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pyisolate_supervisor::broker::SecretValue;
 
 use crate::report::Trouble;
-use crate::source::{bytes, usage};
+use crate::source::{bytes, is_stdin, usage};
 
 /// The longest secret, in bytes: a bundle of certificates fits.
 const SECRET_BYTES_MAX: u64 = 1 << 20;
@@ -38,6 +38,12 @@ fn named(text: &str) -> Result<Named, String> {
         _ => return Err(format!("{form}: a value on the command line could be read by others")),
     };
     Ok(Named { name: name.to_owned(), place })
+}
+
+/// How many of them come from standard input.
+pub(crate) fn from_stdin(secrets: &[String]) -> usize {
+    let is_own = |text: &&String| matches!(named(text), Ok(Named { place: Place::File(path), .. }) if is_stdin(&path));
+    secrets.iter().filter(is_own).count()
 }
 
 /// Reads the values.
@@ -97,6 +103,12 @@ mod tests {
         }
         assert!(matches!(named("key=@/run/key").unwrap().place, Place::File(_)));
         assert!(matches!(named("key=env:KEY").unwrap().place, Place::Variable(_)));
+    }
+
+    #[test]
+    fn standard_input_is_counted() {
+        let secrets = ["a=@-", "b=@-x", "c=env:-", "d"].map(str::to_owned);
+        assert_eq!(from_stdin(&secrets), 1);
     }
 
     #[test]

@@ -241,6 +241,7 @@ fn options_are_few() {
         (libc::SOL_IP, libc::IP_TRANSPARENT),
         (libc::SOL_IP, libc::IP_FREEBIND),
         (libc::SOL_IP, libc::IP_OPTIONS),
+        (libc::SOL_SOCKET, libc::SO_LINGER),
         (libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
         (libc::SOL_SOCKET, libc::SO_REUSEPORT),
         (libc::SOL_SOCKET, libc::SO_REUSEADDR),

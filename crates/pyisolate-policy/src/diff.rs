@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::glob;
 use crate::limits::{LimitName, Limits};
 use crate::policy::{Effect, Policy, Rule};
-use crate::right::Right;
+use crate::right::{Right, RunRight};
 
 /// The difference between two policies, rule by rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -54,7 +55,8 @@ pub fn diff(old: &Policy, new: &Policy) -> Difference {
         match rule.effect {
             Effect::Allow => {
                 let is_new = |piece: &Right| {
-                    !includes(&old_rights.granted, piece, Effect::Allow)
+                    (!includes(&old_rights.granted, piece, Effect::Allow)
+                        || comes_up(&old_rights.granted, &new_rights.granted, piece))
                         && !includes(&new_rights.denied, piece, Effect::Deny)
                 };
                 note(&mut difference.allowed, rule, "granted", is_new);
@@ -108,6 +110,29 @@ impl<'p> Rights<'p> {
 
 fn includes(rights: &[&Right], piece: &Right, effect: Effect) -> bool {
     rights.iter().any(|right| right.includes(piece, effect))
+}
+
+/// Whether a program's grant decides now where a later one decided before, which gave it another
+/// environment, other files or other limits.
+fn comes_up(old: &[&Right], new: &[&Right], piece: &Right) -> bool {
+    let Right::Run(run) = piece else { return false };
+    let later = |rights: &[&Right]| -> Vec<RunRight> {
+        let behind = rights.iter().rposition(|right| *right == piece).map(|at| at + 1);
+        let others =
+            rights[behind.unwrap_or(rights.len())..].iter().filter_map(|right| match right {
+                Right::Run(other) => Some(other),
+                _ => None,
+            });
+        let is_wild = |run: &RunRight| run.args.iter().any(|arg| glob::is_wild(arg));
+        let differs = |other: &&RunRight| {
+            let meets = other.args == run.args || is_wild(other) || is_wild(run);
+            let same = RunRight { args: run.args.clone(), ..(*other).clone() } == *run;
+            other.program == run.program && meets && !same
+        };
+        others.filter(differs).cloned().collect()
+    };
+    let now = later(new);
+    later(old).iter().any(|other| !now.contains(other))
 }
 
 /// Notes the pieces of a rule that differ; the rule as it stands if all of them do.
@@ -236,6 +261,27 @@ limits:
         ] {
             assert_eq!(told(old, new), "no difference", "{old} / {new}");
         }
+    }
+
+    #[test]
+    fn a_program_denied_by_its_path_is_denied_less_than_by_its_name() {
+        let run = "subprocess: {run: [{program: /opt/git, args: [\"**\"]}]}";
+        let denied = |program| format!("{run}\ndeny: {{subprocess: [{program}]}}");
+        let told = |old, new| told(&denied(old), &denied(new));
+        assert!(told("git", "/usr/bin/git").contains("no longer denied"));
+        assert!(!told("/usr/bin/git", "git").contains("newly allowed"));
+    }
+
+    #[test]
+    fn of_two_grants_of_a_program_the_last_decides() {
+        let wide = "{program: git, args: [log], env: {HOME: /root}}";
+        let narrow = "{program: git, args: [\"*\"]}";
+        let run = |rules: &[&str]| format!("subprocess: {{run: [{}]}}", rules.join(", "));
+        let told = |old: &[&str], new: &[&str]| told(&run(old), &run(new));
+        assert!(told(&[wide, narrow], &[narrow, wide]).contains("/root}}]}  (granted"));
+        assert!(told(&[wide, narrow], &[wide]).contains("/root}}]}  (granted"));
+        let other = "{program: git, args: [status]}";
+        assert_eq!(told(&[wide, other], &[other, wide]), "no difference");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) fn is_valid(pattern: &str) -> bool {
     let mut rest = pattern;
     while let Some((_, class)) = rest.split_once('[') {
         let Some((members, after)) = class.split_once(']') else { return false };
-        if members.is_empty() {
+        if members.is_empty() || has_empty_range(members) {
             return false;
         }
         rest = after;
@@ -82,6 +82,27 @@ fn one(pattern: &str, c: char) -> Option<&str> {
         }
         first => (first == c).then_some(chars.as_str()),
     }
+}
+
+/// Whether the inside of a class has a range such as `z-a`, in which nothing lies.
+fn has_empty_range(members: &str) -> bool {
+    let mut members: Vec<char> = members.chars().collect();
+    if members.len() > 1 && matches!(members[0], '!' | '^') {
+        members.remove(0);
+    }
+    let mut rest = members.as_slice();
+    while let Some((&low, after)) = rest.split_first() {
+        rest = match after {
+            [_dash @ '-', high, after @ ..] => {
+                if *high < low {
+                    return true;
+                }
+                after
+            }
+            after => after,
+        };
+    }
+    false
 }
 
 /// Whether the inside of a class names `c`: characters, ranges with `-`, all others with a leading
@@ -224,5 +245,7 @@ mod tests {
         }
         assert!(!matches(&escape("*"), "x"));
         assert!(!is_valid("[") && !is_valid("a[]") && is_valid("[a]"));
+        assert!(!is_valid("[z-a]") && !is_valid("[!9-0x]") && !is_valid("[a-bz-y]"));
+        assert!(is_valid("[a-a]") && is_valid("[a-]") && is_valid("[-a]") && is_valid("[^--a]"));
     }
 }

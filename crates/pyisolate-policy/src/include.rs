@@ -220,7 +220,11 @@ fn includes_requests(whole: &HttpRight, part: &HttpRight, deny: bool) -> bool {
 fn includes_commands(whole: &RunRight, part: &RunRight, deny: bool) -> bool {
     let any = matches!(whole.args.as_slice(), [last] if last == ANY_ARGS);
     if deny {
-        return is_program(&whole.program, &part.program) && (any || whole.args == part.args);
+        // A path denies the bare name too, but not what lies elsewhere by that name.
+        let is_wider = !(whole.program.contains('/') && !part.program.contains('/'));
+        return is_wider
+            && is_program(&whole.program, &part.program)
+            && (any || whole.args == part.args);
     }
     let args = RunRight { args: whole.args.clone(), ..part.clone() };
     args == *whole && (any || whole.args == part.args)

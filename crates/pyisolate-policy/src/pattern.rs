@@ -23,7 +23,7 @@ pub enum PatternError {
     /// Of paths.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// A `[` without its `]`, or with nothing between them.
+    /// A `[` without its `]`, or with nothing between them, or a range with nothing in it.
     #[error("{0:?} has a '[' that begins no class: write [[] for the character itself")]
     Class(String),
     /// `..` behind a wildcard.

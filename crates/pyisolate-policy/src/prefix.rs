@@ -23,8 +23,12 @@ pub(crate) fn denies(prefix: &str, path: &str) -> bool {
     let prefix = readings(prefix).pop().unwrap_or_default();
     let prefix = components(&prefix, Server::Plain);
     let all = readings(path);
-    let fits = |reading: &Vec<u8>| {
+    let starts = |reading: &[u8]| {
         Server::ALL.iter().any(|&server| components(reading, server).starts_with(&prefix))
+    };
+    // What is written in C may take a path to end at its first NUL.
+    let fits = |reading: &Vec<u8>| {
+        starts(reading) || reading.split(|&byte| byte == 0).next().is_some_and(starts)
     };
     all.len() > READINGS_MAX || all.iter().any(fits)
 }
@@ -155,6 +159,9 @@ mod tests {
             "/%252525252561",
             "/admin/..;/",
             "/admin;/x",
+            "/admin%00",
+            "/admin%00x",
+            "/admin%2500",
         ] {
             assert!(denies("/admin", denied), "{denied}");
         }

@@ -116,7 +116,7 @@ impl FromStr for HttpUrl {
             why: why.to_owned(),
         };
         // The standard lets slashes be missing or too many, and then takes what follows for a host.
-        let rest = text.split_once("://").map(|(_, rest)| rest);
+        let rest = text.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
         let authority = match rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or(rest)) {
             None | Some("") => return Err(malformed("write it as https://host/path")),
             Some(authority) => authority,
@@ -225,6 +225,8 @@ mod tests {
             "https://",
             "https:///x",
             "https:example.org",
+            "https:example.org://a/",
+            "https:@example.org/?://a",
             "https:/example.org",
             "https:////example.org",
             "http:/a@127.0.0.1/",

@@ -217,9 +217,61 @@ fn texts_that_would_grow_without_end_are_refused() {
     assert!(refused(&long).contains("longer than"));
     let many = format!("version: 1\nimports: [{}]", "a,".repeat(100_001));
     assert!(refused(&many).contains("too many values"));
+    // To name the same thing again and again costs nothing.
+    let twice = |names: &str| {
+        let text = format!("version: 1\nextends: [{names}]");
+        Document::parse(&text, "policy.yml", Format::Yaml).unwrap().defaults
+    };
+    let many = "ml-inference,compute-only,".repeat(40_000);
+    assert_eq!(twice(&many), twice("ml-inference,compute-only"));
     let deep = format!("{{\"version\":1,\"fs\":{}{}}}", "[".repeat(100), "]".repeat(100));
     let error = Document::parse(&deep, "policy.json", Format::Json).unwrap_err().to_string();
     assert!(error.contains("nested too deep"), "{error}");
     assert!(Document::parse(&"[".repeat(500_000), "policy.json", Format::Json).is_err());
     assert!(Document::parse(&format!("a={}", "[".repeat(500_000)), "p", Format::Toml).is_err());
+}
+
+#[test]
+fn a_denial_that_denies_nothing_is_refused() {
+    for denial in [
+        "deny: {secrets: {key: }}",
+        "deny: {secrets: {key: {reveal: false}}}",
+        "deny: {capabilities: {db: }}",
+        "deny: {capabilities: {db: []}}",
+        "deny: {clock: []}",
+        "deny: {net: [{}]}",
+        "net: {deny: [{connect: }]}",
+        "net: {deny: [{http: {url: \"https://a.example\", methods: []}}]}",
+    ] {
+        let text = refused(&format!("version: 1\n{denial}"), "policy.yml", Format::Yaml);
+        assert!(text.contains("this denies nothing"), "{text}");
+    }
+    // What is left out is meant whole.
+    for denial in [
+        "deny: {subprocess: [{program: git, args: }]}",
+        "net: {deny: [{http: {url: \"https://a.example\", methods: }}]}",
+    ] {
+        let text = format!("version: 1\n{denial}");
+        let read = Document::parse(&text, "policy.yml", Format::Yaml).unwrap().defaults;
+        let whole = text.replace(", args: ", "").replace(", methods: ", "");
+        let whole = Document::parse(&whole, "policy.yml", Format::Yaml).unwrap().defaults;
+        assert_eq!(read, whole, "{denial}");
+    }
+    for none in ["deny: {clock: false}", "deny: {capabilities: {db: false}}", "deny: "] {
+        let text = format!("version: 1\n{none}");
+        let read = Document::parse(&text, "policy.yml", Format::Yaml).unwrap();
+        assert!(read.defaults.rules.is_empty());
+    }
+}
+
+#[test]
+fn what_is_not_seen_is_spelt_out() {
+    for c in ['\u{202e}', '\u{200b}', '\u{e0041}', '\u{ad}'] {
+        let text = format!("version: 1\nfs: {{read: [\"/a{c}b\"]}}");
+        let policy = Document::parse(&text, "", Format::Yaml).unwrap().defaults;
+        for (text, format) in [(policy.to_yaml(), Format::Yaml), (policy.to_toml(), Format::Toml)] {
+            assert!(!text.contains(c), "{text}");
+            assert_eq!(Document::parse(&text, "", format).unwrap().defaults, policy);
+        }
+    }
 }

@@ -65,6 +65,10 @@ impl Programs {
     /// From now on programs are asked for there. Those under way end with the launcher that they
     /// have.
     pub(crate) fn use_launcher(&self, programs: Option<Arc<Control>>) {
+        if let Some(programs) = &programs {
+            // A launcher that takes nothing any more fails the requests that find no room.
+            let _ = rustix::io::ioctl_fionbio(&**programs, true);
+        }
         *lock(&self.launcher) = programs;
     }
 

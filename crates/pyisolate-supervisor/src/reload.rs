@@ -47,7 +47,8 @@ impl Supervisor {
     /// Gives every running cell whose policy came from a document what this one says for it: for its
     /// next request, and for each use of a handle. All cells' policies are made before any is
     /// changed. Numeric limits stay as they were when the cell was spawned, and so do the imports that
-    /// its runtime was told of then; further ones are asked for. Returns the names of the cells.
+    /// its runtime was told of then; further ones are asked for. Returns the names of the cells,
+    /// sorted.
     ///
     /// # Errors
     /// [`ReloadError`]; nothing was changed.
@@ -70,8 +71,10 @@ impl Supervisor {
         for (cell, policy) in &changes {
             cell.set_policy(policy);
         }
-        let names = changes.iter().filter_map(|(cell, _)| cell.settings.get());
-        Ok(names.map(|settings| settings.name.to_string()).collect())
+        let settings = changes.iter().filter_map(|(cell, _)| cell.settings.get());
+        let mut names: Vec<_> = settings.map(|settings| settings.name.to_string()).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 }
 

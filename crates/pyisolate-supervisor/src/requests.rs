@@ -225,8 +225,9 @@ impl CellShared {
         let job: Job = Box::new(move || {
             // A cell that nobody holds any more has no guest that waits.
             let Some(cell) = me.upgrade() else { return };
-            // Nothing is begun for a guest that was told meanwhile that it took too long.
-            let is_wanted = lock(&cell.requests).has(&asked);
+            // Nothing is begun for a guest that was told meanwhile that it took too long, or that is
+            // known to be dead.
+            let is_wanted = lock(&cell.requests).has(&asked) && lock(&cell.state).death.is_none();
             if let Some(settings) = cell.settings.get().filter(|_| is_wanted) {
                 perform(&cell, settings, &asked);
             }

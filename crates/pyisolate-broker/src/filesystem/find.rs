@@ -6,6 +6,7 @@ use pyisolate_policy::CleanPath;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::alias::Aliases;
 use super::beneath::{LINKS_MAX, Led, NAME_ONLY, Walk, follow, open_beneath};
 use super::judge::{self, Use, judge};
 use super::kind;
@@ -106,16 +107,19 @@ fn lead(
     }
 }
 
-/// A root that the host's links lead elsewhere must not lead to what the policy denies there.
-pub(super) fn check_real(
+/// What the policy denies is denied by every name that the host's links give it: a root that they
+/// lead elsewhere must not lead to it, and neither must the path be where they lead the denial.
+fn check_real(
     session: &Session,
     usage: Use,
     root: &Root,
     rest: &str,
     path: &CleanPath,
 ) -> Result<(), Stop> {
-    if root.is_elsewhere() && judge::is_denied(&session.policy(), usage, &join(&root.real, rest)?) {
-        let why = "the host's links lead it to what the policy denies";
+    let real = join(&root.real, rest)?;
+    let is_denied = root.is_elsewhere() && judge::is_denied(&session.policy(), usage, &real);
+    if is_denied || Aliases::now(session)?.deny(usage, &real) {
+        let why = "the host's links make it another name of what the policy denies";
         return Err(refused(usage, path, why).into());
     }
     Ok(())

@@ -8,6 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::alias::Aliases;
 use super::beneath::open_beneath;
 use super::find::{Spot, find};
 use super::judge::{self, Use};
@@ -45,6 +46,7 @@ fn entries(session: &Session, path: &CleanPath) -> Result<Vec<Value>, Stop> {
     };
     let policy = session.policy();
     let real = spot.real()?;
+    let aliases = Aliases::now(session)?;
     let mut shown = Vec::new();
     for (count, entry) in Dir::new(folder)?.enumerate() {
         if count % STEP_ENTRIES == 0 && session.cancel().is_cancelled() {
@@ -66,6 +68,7 @@ fn entries(session: &Session, path: &CleanPath) -> Result<Vec<Value>, Stop> {
         };
         if !judge::is_shown(&policy, &at, kind == FileType::Directory)
             || (real != spot.path && judge::is_denied(&policy, Use::See, &real_at))
+            || aliases.deny(Use::See, &real_at)
         {
             continue;
         }
@@ -192,6 +195,10 @@ pub(super) fn remove(
     if judge::is_root(&session.policy(), &spot.path) {
         return Err(refused(Use::Write, &spot.path, "the root of a rule is not removed"));
     }
+    let real = spot.real()?;
+    if let Some(why) = Aliases::now(session)?.against_move(&real, &real, false) {
+        return Err(refused(Use::Write, &spot.path, format_args!("it is not removed: {why}")));
+    }
     let (parent, name) = spot.entry(session)?;
     let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     unlinkat(parent, name, flags).map_err(os)?;
@@ -204,6 +211,7 @@ pub(super) fn rename(
     to: &CleanPath,
     replace: bool,
 ) -> Result<Granted, Refusal> {
+    let _moving = session.files.moving();
     let from = find(session, Use::Write, path, false)?;
     let to = find(session, Use::Write, to, false)?;
     let stat = fstat(from.there().map_err(os)?).map_err(os)?;
@@ -218,11 +226,18 @@ pub(super) fn rename(
 
 fn check_move(session: &Session, from: &Spot, to: &Spot, folder: bool) -> Result<(), Refusal> {
     let policy = session.policy();
-    let reason = judge::against_move(&policy, &from.path, &to.path, folder).or_else(|| {
+    let aliases = Aliases::now(session)?;
+    let (from_real, to_real) = (from.real()?, to.real()?);
+    let unreadable =
+        |real| judge::is_denied(&policy, Use::Read, real) || aliases.deny(Use::Read, real);
+    let reason = judge::against_move(&policy, &from.path, &to.path, folder)
         // Where the host's links lead a root elsewhere, denials of that place hold as well.
-        let (Ok(from), Ok(to)) = (from.real(), to.real()) else { return Some("it is too deep") };
-        judge::denials_against_move(&policy, &from, &to, folder)
-    });
+        .or_else(|| judge::denials_against_move(&policy, &from_real, &to_real, folder))
+        .or_else(|| aliases.against_move(&from_real, &to_real, folder))
+        .or_else(|| {
+            (unreadable(&from_real) && !unreadable(&to_real))
+                .then_some("it is denied to be read where it is, and would not be where it goes")
+        });
     match reason {
         None => Ok(()),
         Some(why) => {

@@ -110,7 +110,7 @@ fn files(rule: &Rule) -> Option<&FilesRight> {
 }
 
 /// The rules of a kind that speak of files.
-fn files_rules(policy: &Policy, effect: Effect) -> impl Iterator<Item = &FilesRight> {
+pub(super) fn files_rules(policy: &Policy, effect: Effect) -> impl Iterator<Item = &FilesRight> {
     policy.rules.iter().filter(move |rule| rule.effect == effect).filter_map(files)
 }
 
@@ -122,11 +122,20 @@ pub(super) fn written_roots(policy: &Policy) -> impl Iterator<Item = &CleanPath>
 /// The root of a grant with wildcards that could match below `path`, if `path` is the root or lies
 /// between it and such a match.
 fn root_on_way(policy: &Policy, path: &CleanPath) -> Option<CleanPath> {
-    let leads = |right: &&FilesRight| {
-        right.read && right.pattern.glob.as_ref().is_some_and(|glob| leads_on(right, glob, path))
+    let rule = leading(policy, path)?;
+    files(rule).map(|right| right.pattern.root.clone())
+}
+
+/// The grant with wildcards that `path` leads to: that with the deepest root.
+pub(crate) fn leading<'p>(policy: &'p Policy, path: &CleanPath) -> Option<&'p Rule> {
+    let leads = |rule: &&Rule| {
+        let right = files(rule).filter(|right| rule.effect == Effect::Allow && right.read);
+        right.is_some_and(|right| {
+            right.pattern.glob.as_ref().is_some_and(|glob| leads_on(right, glob, path))
+        })
     };
-    let roots = files_rules(policy, Effect::Allow).filter(leads);
-    roots.map(|right| &right.pattern.root).max_by_key(|root| root.as_str().len()).cloned()
+    let depth = |rule: &&Rule| files(rule).map_or(0, |right| right.pattern.root.as_str().len());
+    policy.rules.iter().filter(leads).max_by_key(depth)
 }
 
 /// Whether `path` matches the first components of a glob, but not all of them: asked of the

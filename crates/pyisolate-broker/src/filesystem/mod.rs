@@ -17,6 +17,7 @@
 //! to ask whether there are, the folders that lead to what it could match; what it does not match
 //! is left out there. Names that are no UTF-8 are left out too, as no rule can speak of them.
 
+mod alias;
 mod beneath;
 mod bytes;
 mod file;
@@ -36,6 +37,7 @@ use crate::outcome::{Failure, Granted, Refusal};
 use crate::session::Session;
 use crate::task::{Pace, Task};
 
+pub(crate) use judge::leading;
 pub(crate) use open::Open;
 use request::{Aim, Request};
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use pyisolate_policy::{Act, CleanPath};
 use rustix::io::Errno;
 
+use super::alias::Aliases;
 use super::judge::{self, Use};
 use super::request::Mode;
 use super::stop::{bad_handle, refused};
@@ -24,7 +25,12 @@ const HANDED_MAX: usize = 1000;
 
 /// The open files. Numbers are never used twice.
 #[derive(Debug, Default)]
-pub(crate) struct Open(Mutex<Table>);
+pub(crate) struct Open {
+    table: Mutex<Table>,
+    /// Held while a name is moved: what was looked at is then what is moved, as far as the cell
+    /// itself could change it.
+    moving: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -48,7 +54,11 @@ pub(super) struct OpenFile {
 
 impl Open {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn moving(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a file that is handed over as a descriptor. Nobody says when the guest closes it.
@@ -92,6 +102,12 @@ impl Open {
         self.table().files.get(&number).cloned().ok_or_else(bad_handle)
     }
 
+    /// Closes all: the cell is gone.
+    pub(crate) fn close_all(&self) {
+        let files = std::mem::take(&mut self.table().files);
+        drop(files);
+    }
+
     pub(super) fn close(&self, number: u64) -> Result<(), Failure> {
         let file = self.table().files.remove(&number);
         // The file itself is closed outside of the lock: that may wait for a server.
@@ -113,8 +129,11 @@ impl OpenFile {
         for &access in usage.accesses() {
             session.check(&Act::File { access, path: self.path.clone() })?;
         }
-        if self.real != self.path && judge::is_denied(&session.policy(), usage, &self.real) {
-            let why = "the host's links lead it to what the policy denies";
+        let is_elsewhere = self.real != self.path;
+        if (is_elsewhere && judge::is_denied(&session.policy(), usage, &self.real))
+            || Aliases::now(session)?.deny(usage, &self.real)
+        {
+            let why = "the host's links make it another name of what the policy denies";
             return Err(refused(usage, &self.path, why));
         }
         Ok(())

@@ -209,8 +209,10 @@ impl Mode {
 
 /// A path that a rule can speak of. Errors are those that Python has for such a path.
 fn path(payload: &mut Payload<'_>, key: &str) -> Result<CleanPath, Failure> {
-    let text = payload.text(key)?;
-    clean(payload, key, text)
+    match payload.long_text_or_none(key)? {
+        Some(text) => clean(payload, key, text),
+        None => Err(payload.wrong(format_args!("{key:?} is missing"))),
+    }
 }
 
 fn clean(payload: &Payload<'_>, key: &str, text: &str) -> Result<CleanPath, Failure> {
@@ -223,7 +225,7 @@ fn clean(payload: &Payload<'_>, key: &str, text: &str) -> Result<CleanPath, Fail
 
 /// `path` or `handle`, and not both.
 fn target(payload: &mut Payload<'_>) -> Result<Target, Failure> {
-    match (payload.text_or_none("path")?, payload.size_or_none("handle")?) {
+    match (payload.long_text_or_none("path")?, payload.size_or_none("handle")?) {
         (Some(text), None) => Ok(Target::Path(clean(payload, "path", text)?)),
         (None, Some(handle)) => Ok(Target::Handle(handle)),
         _ => Err(payload.wrong("give \"path\" or \"handle\"")),
@@ -284,6 +286,8 @@ mod tests {
         let failure = |path: &str| parse("read", &[("path", text(path))]).unwrap_err();
         assert_eq!(failure("/a\0b").message, "embedded null byte");
         assert!(failure(&format!("/{}", "a".repeat(256))).message.starts_with("[Errno 36]"));
-        assert!(failure(&"/a".repeat(2049)).message.starts_with("[Errno 36]"));
+        for times in [2049, 100_000] {
+            assert!(failure(&"/a".repeat(times)).message.starts_with("[Errno 36]"));
+        }
     }
 }

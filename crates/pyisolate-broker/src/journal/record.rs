@@ -14,6 +14,9 @@ use crate::outcome::DecidedBy;
 /// The longest payload that is kept whole, in bytes; of a longer one there is the hash. In base64
 /// it stays well under the longest line that a reader takes.
 const PAYLOAD_BYTES_MAX: usize = 32 << 20;
+/// The longest payload that is kept as text, in bytes with its escapes: as long as the longest in
+/// base64. A control character takes six bytes, so that a text could outgrow every line.
+const TEXT_PAYLOAD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX.div_ceil(3) * 4;
 /// The longest act that is kept, in bytes of JSON: the arguments of a command are the guest's. That
 /// is over what the kernel lets a program be started with.
 const ACT_BYTES_MAX: usize = 4 << 20;
@@ -313,12 +316,13 @@ impl Fields<'_> {
             Payloads::None => {}
             Payloads::Full if payload.len() <= PAYLOAD_BYTES_MAX => {
                 self.key("payload");
-                match std::str::from_utf8(payload) {
-                    Ok(text) => {
+                let text = std::str::from_utf8(payload);
+                match text.ok().filter(|text| escaped_len(text) <= TEXT_PAYLOAD_BYTES_MAX) {
+                    Some(text) => {
                         self.0.extend_from_slice(b"{\"text\":");
                         let _ = serde_json::to_writer(&mut *self.0, text);
                     }
-                    Err(_) => {
+                    None => {
                         self.0.extend_from_slice(b"{\"base64\":\"");
                         let start = self.0.len();
                         self.0.resize(start + payload.len().div_ceil(3) * 4, 0);
@@ -336,6 +340,16 @@ impl Fields<'_> {
             }
         }
     }
+}
+
+/// How long a text is as JSON, without its quotes.
+fn escaped_len(text: &str) -> usize {
+    let escaped = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
 }
 
 /// Writes a time as RFC 3339 in UTC with nanoseconds.
@@ -415,6 +429,23 @@ mod tests {
             Payloads::Hash,
             "{\"sha256\":\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"}",
         );
+    }
+
+    #[test]
+    fn a_text_of_many_escapes_still_fits_a_line() {
+        for text in ["\u{1}", "\"", "\n", "\u{8}", "\u{7f}é", "\\", "\u{1f}\u{c}"] {
+            let json = serde_json::to_string(text).unwrap();
+            assert_eq!(escaped_len(text), json.len() - 2, "{text:?}");
+        }
+        for payload in [vec![1; PAYLOAD_BYTES_MAX], vec![b'"'; PAYLOAD_BYTES_MAX]] {
+            let body = body(&record_of(&payload), Payloads::Full);
+            assert!(body.len() + 4096 < super::super::LINE_BYTES_MAX, "{}", body.len());
+            assert!(body.contains("\"base64\":"));
+        }
+    }
+
+    fn record_of(payload: &[u8]) -> Record<'_> {
+        Record::new("a", Direction::ToHost, Kind::Post).with_payload(payload)
     }
 
     #[test]

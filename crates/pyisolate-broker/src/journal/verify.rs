@@ -50,6 +50,12 @@ pub enum VerifyError {
     /// There is nothing.
     #[error("there is no line at all: it is no journal, or was cut down to nothing")]
     Empty,
+    /// A head that is not at the beginning, or a line of another journal.
+    #[error("line {line} is the head of another journal, whose lines were put behind this one's")]
+    OtherHead {
+        /// Counted from 1.
+        line: u64,
+    },
     /// The first line is another.
     #[error("line 1 is not the head of a journal: the lines before it are missing, or it is none")]
     NoHead,
@@ -157,6 +163,11 @@ pub fn verify(reader: impl BufRead, options: &VerifyOptions) -> Result<Summary, 
             first_wall: entry.wall.clone(),
             last_wall: String::new(),
         });
+        let is_head = matches!(entry.kind, Kind::Journal | Kind::Open);
+        let is_own = entry.kind == Kind::Open && entry.journal.as_ref() == Some(&summary.journal);
+        if line > 1 && is_head && !is_own {
+            return Err(VerifyError::OtherHead { line });
+        }
         if summary.is_closed && entry.kind != Kind::Open {
             return Err(VerifyError::AfterClose { line });
         }

@@ -109,7 +109,7 @@ impl Queue {
             state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let cell_seq = state.cell_seq(record);
-        state.add(Some(cell_seq), body);
+        state.add(cell_seq, body);
         if state.is_idle || state.bodies.len() >= BATCH_BYTES {
             state.is_idle = false;
             self.work.notify_one();
@@ -238,19 +238,27 @@ impl State {
         }
     }
 
-    /// The number among the records of its cell. With the cell's end it is forgotten.
-    fn cell_seq(&mut self, record: &Record<'_>) -> u64 {
+    /// The number among the records of its cell. With the cell's end it is forgotten; what comes
+    /// later, and is never what a cell begins with, has none.
+    fn cell_seq(&mut self, record: &Record<'_>) -> Option<u64> {
         if record.kind == Kind::End {
-            return self.cells.remove(record.cell).unwrap_or(0);
+            return Some(self.cells.remove(record.cell).unwrap_or(0));
         }
         match self.cells.get_mut(record.cell) {
             Some(next) => {
                 *next += 1;
-                *next - 1
+                Some(*next - 1)
+            }
+            None if matches!(
+                record.kind,
+                Kind::Answer | Kind::Recv | Kind::Grant | Kind::Denial
+            ) =>
+            {
+                None
             }
             None => {
                 self.cells.insert(record.cell.into(), 1);
-                0
+                Some(0)
             }
         }
     }

@@ -11,6 +11,7 @@ use pyisolate_policy::{
 use super::Use;
 
 const LISTED: &str = "a folder was listed, and this grants all that is below it";
+const ON_WAY: &str = "a folder that leads there was looked at";
 const FOLDED: &str = "many files of this folder";
 const ODD_PATH: &str = "a path that servers read in different ways, which only / covers";
 const NO_HOST: &str = "name the host that it may be sent to; the run told none";
@@ -22,6 +23,8 @@ const NOBODY: &str = "unknown.invalid";
 pub(super) struct Gather {
     read: BTreeMap<CleanPath, Use>,
     write: BTreeMap<CleanPath, Use>,
+    /// The grants with wildcards that folders were looked at for, by their text.
+    ways: BTreeMap<String, (PathPattern, Use)>,
     /// Connections, and whether to private addresses.
     connect: BTreeMap<(Host, u16), (bool, Use)>,
     /// Connections that were answered with the advice to send a request, by this grant.
@@ -84,6 +87,12 @@ impl Gather {
     pub(super) fn act(&mut self, act: &Act, granted: Option<&Right>, one: Use, is_listing: bool) {
         match act {
             Act::File { access, path } => {
+                if let Some(Right::Files(right)) = granted.filter(|right| !right.covers(act)) {
+                    let new = || (right.pattern.clone(), Use::default());
+                    let way = self.ways.entry(right.pattern.to_string()).or_insert_with(new);
+                    way.1.add(Use { note: Some(ON_WAY), ..one });
+                    return;
+                }
                 let note = if is_listing { Some(LISTED) } else { None };
                 let files = match access {
                     Access::Read => &mut self.read,
@@ -178,6 +187,9 @@ impl Gather {
     pub(super) fn finish(self, fold: Option<usize>) -> (Policy, Vec<Use>) {
         let mut rules = Rules::default();
         rules.files(self.read, self.write, fold);
+        for (pattern, used) in self.ways.into_values() {
+            rules.add(Right::Files(FilesRight { read: true, write: false, pattern }), used);
+        }
         rules.requests(self.http, self.advised);
         for ((host, port), (private, used)) in self.connect {
             let host = HostPattern::Exactly(host);

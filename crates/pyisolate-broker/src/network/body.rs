@@ -1,10 +1,15 @@
 //! The body of an answer, read a piece at a time.
 
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyisolate_policy::Host;
+use rustix::io::Errno;
+
 use super::chunked::Chunked;
+use super::connect::failure;
 use super::line::{Fault, Line, Turn, protocol};
 use crate::outcome::Refusal;
 use crate::secret::Scrubbing;
@@ -30,6 +35,25 @@ pub(super) enum Framing {
     Close,
 }
 
+/// What a host was sent by the time of its answer.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) host: Host,
+    pub(super) secrets: BTreeSet<String>,
+}
+
+impl Sent {
+    /// Refuses what was read after the host was sent a secret that is not looked for.
+    fn check(&self, turn: Turn<'_>) -> Result<(), Fault> {
+        if !turn.session.placeholders.was_sent_more(&self.host, &self.secrets) {
+            return Ok(());
+        }
+        let text = "Software caused connection abort: the host was sent a secret while it answered, \
+                    which is not looked for in this answer: ask again";
+        Err(Fault::Refused(failure(Errno::CONNABORTED, text).into()))
+    }
+}
+
 /// The body of an answer.
 #[derive(Debug)]
 pub(super) struct Body {
@@ -39,6 +63,7 @@ pub(super) struct Body {
     ahead: Vec<u8>,
     framing: Framing,
     scrubbing: Option<Scrubbing>,
+    sent: Sent,
     /// How long one request for a piece may take.
     timeout: Duration,
     /// Whether the other side has closed the connection.
@@ -53,6 +78,7 @@ impl Body {
         ahead: Vec<u8>,
         framing: Framing,
         scrubbing: Option<Scrubbing>,
+        sent: Sent,
         timeout: Duration,
     ) -> Self {
         Self {
@@ -60,6 +86,7 @@ impl Body {
             ahead,
             framing,
             scrubbing,
+            sent,
             timeout,
             is_closed: false,
             broken: None,
@@ -124,6 +151,7 @@ impl Body {
         let Some(line) = &mut self.line else { return Ok(()) };
         let mut ahead = vec![0; READ_BYTES];
         let length = line.read(turn, &mut ahead)?;
+        self.sent.check(turn)?;
         ahead.truncate(length);
         self.ahead = ahead;
         match self.framing {

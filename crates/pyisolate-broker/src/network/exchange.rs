@@ -32,6 +32,8 @@ pub(super) struct Answer {
     pub(super) head: Head,
     pub(super) line: Line,
     pub(super) scrub: Scrub,
+    /// The secrets that are looked for.
+    pub(super) scrubbed: BTreeSet<String>,
 }
 
 /// Asks the policy for every secret that the headers speak of, and refuses them anywhere else. The
@@ -113,7 +115,15 @@ pub(super) fn exchange(
         }
         Err(fault) => return Err(fault.into()),
     };
-    Ok(Answer { head, line, scrub })
+    // Another request may have brought it one since.
+    let scrub = match session.placeholders.was_sent_more(&hop.url.host, &scrubbed) {
+        false => scrub,
+        true => {
+            scrubbed.extend(session.placeholders.sent_to(&hop.url.host));
+            session.placeholders.scrub(session, &scrubbed)?
+        }
+    };
+    Ok(Answer { head, line, scrub, scrubbed })
 }
 
 /// Secrets go over TLS, or do not leave the machine.

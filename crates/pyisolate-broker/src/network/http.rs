@@ -8,7 +8,7 @@ use pyisolate_policy::{Act, HttpUrl};
 use rustix::io::Errno;
 
 use super::TIMEOUT_SECONDS;
-use super::body::Body;
+use super::body::{Body, Sent};
 use super::connect::failure;
 use super::exchange::{Answer, Hop, check_secrets, exchange};
 use super::line::Turn;
@@ -116,12 +116,17 @@ fn explained(refusal: Refusal, came_from: Option<&HttpUrl>) -> Refusal {
 }
 
 fn finish(turn: Turn<'_>, hop: Hop, answer: Answer, timeout: Duration) -> Result<Granted, Refusal> {
-    let Answer { mut head, line, scrub } = answer;
+    let Answer { mut head, line, scrub, scrubbed } = answer;
     let framing = head.framing(&hop.method)?;
     let is_scrubbed = !scrub.is_empty();
     if is_scrubbed && framing.is_some() && head.is_encoded() {
-        let text = "Protocol error: the server compressed its answer although it was told not to, \
+        let text = "Protocol error: the server compressed its answer, \
                     so that a secret could not be found in it";
+        return Err(failure(Errno::PROTO, text).into());
+    }
+    if is_scrubbed && head.status == 206 {
+        let text = "Protocol error: the server sent a part of its answer, \
+                    in which a part of a secret could not be found";
         return Err(failure(Errno::PROTO, text).into());
     }
     let text = |bytes: &[u8]| Value::Text(latin1(&scrub.text(bytes)));
@@ -136,7 +141,8 @@ fn finish(turn: Turn<'_>, hop: Hop, answer: Answer, timeout: Duration) -> Result
         Some(framing) => {
             let ahead = std::mem::take(&mut head.ahead);
             let scrubbing = is_scrubbed.then(|| Scrubbing::new(scrub));
-            let mut body = Body::new(line, ahead, framing, scrubbing, timeout);
+            let sent = Sent { host: hop.url.host.clone(), secrets: scrubbed };
+            let mut body = Body::new(line, ahead, framing, scrubbing, sent, timeout);
             let first = body.first(turn)?;
             let handle = match body.is_over() {
                 true => Value::None,

@@ -21,21 +21,26 @@ pub(super) fn next_hop(hop: &Hop, answer: &Answer) -> Result<Option<Hop>, Refusa
         return Ok(None);
     }
     let Some(location) = answer.head.first("location") else { return Ok(None) };
-    // It would go into the journal, and to whoever it leads to.
-    if answer.scrub.text(location) != location {
-        return Err(denied_by_broker(
+    // It would go into the journal, and to whoever it leads to. Reading it takes tabs out and
+    // decodes what need not be encoded, so that a secret may be there afterwards alone.
+    let has_no_secret = |url: &[u8]| match answer.scrub.text(url) == url {
+        true => Ok(()),
+        false => Err(denied_by_broker(
             &hop.act,
             format!("network: {} redirects to a URL with a secret in it", hop.url),
-        ));
-    }
+        )),
+    };
+    has_no_secret(location)?;
     let wrong = || protocol(format_args!("{} redirects to no URL", hop.url));
     let location = std::str::from_utf8(location).map_err(|_| wrong())?;
     let base = url::Url::parse(&hop.url.to_string()).map_err(|_| wrong())?;
     let target = base.join(location).map_err(|_| wrong())?;
+    has_no_secret(target.as_str().as_bytes())?;
     let url: Result<HttpUrl, _> = target.as_str().parse();
     let url = url.map_err(|error| {
         protocol(format_args!("{} redirects to what is not followed: {error}", hop.url))
     })?;
+    has_no_secret(url.to_string().as_bytes())?;
     Ok(Some(changed(hop, status, url)))
 }
 

@@ -19,6 +19,16 @@ const REPLACED: [&str; 4] = ["host", "content-length", "connection", "keep-alive
 const REFUSED: [&str; 6] =
     ["transfer-encoding", "upgrade", "te", "trailer", "expect", "http2-settings"];
 
+/// What some servers take for the method or path in the place of the request's own, which are what
+/// the policy was asked for.
+const OTHER_REQUEST: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
 /// `token` of RFC 9110.
 fn is_token(text: &str) -> bool {
     let is_tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -68,6 +78,11 @@ pub(super) fn headers(
         }
         if REFUSED.contains(&&*lower) || lower.starts_with("proxy-") {
             return Err(format!("the header {} cannot be sent: the broker speaks for it", lower));
+        }
+        if OTHER_REQUEST.contains(&&*lower) {
+            return Err(format!(
+                "the header {lower} cannot be sent: servers may take the request for another one"
+            ));
         }
         if !REPLACED.contains(&&*lower) {
             kept.push(((*name).to_owned(), value.trim_matches([' ', '\t']).to_owned()));
@@ -176,6 +191,8 @@ mod tests {
             ("Expect", "100-continue"),
             ("Proxy-Authorization", "x"),
             ("Proxy-Connection", "close"),
+            ("X-HTTP-Method-Override", "DELETE"),
+            ("X-Original-URL", "/admin"),
         ] {
             assert!(headers(&url(), &[(name, value)]).is_err(), "{name:?}: {value:?}");
         }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use pyisolate_policy::Act;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 
 use super::address::Lookups;
 use super::body::Body;
@@ -72,10 +73,6 @@ struct Handed {
 }
 
 impl Handed {
-    fn shut(&self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
-    }
-
     /// Whether nothing can go through it any more, either way.
     fn is_over(&self) -> bool {
         let mut socket = [PollFd::new(&*self.socket, PollFlags::empty())];
@@ -89,6 +86,22 @@ impl Handed {
         let more = all.saturating_sub(self.counted);
         self.counted = all;
         more
+    }
+
+    /// The same when it is let go of: what waits to be sent will be.
+    fn count_last(&mut self) -> u64 {
+        let queued = tcp_info::queued(&*self.socket).unwrap_or(0);
+        self.count().saturating_add(queued)
+    }
+}
+
+/// What we let go of can be used no more, wherever the guest has hidden a copy.
+impl Drop for Handed {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+        // Ours may be the last copy: to close one that its guest had linger would wait for the
+        // other side, for as long as the guest said.
+        let _ = sockopt::set_socket_linger(&*self.socket, None);
     }
 }
 
@@ -135,18 +148,18 @@ impl Streams {
     /// Counts what went through the sockets and lets go of those that are over.
     fn account(&self, session: &Session) -> Result<(), Refusal> {
         let mut sockets = self.sockets();
-        let counted = sockets.iter_mut().map(Handed::count).fold(0, u64::saturating_add);
         let over: Vec<Handed> = sockets.extract_if(.., |handed| handed.is_over()).collect();
+        let counted = sockets.iter_mut().map(Handed::count).fold(0, u64::saturating_add);
         drop(sockets);
-        drop(over);
-        session.use_network_bytes(counted)
+        session.use_network_bytes(counted.saturating_add(let_go(over)))
     }
 
-    fn shut_where(&self, is_wrong: impl Fn(&Act) -> bool) {
+    /// Shuts the sockets of these acts; how much went through since they were counted.
+    fn shut_where(&self, is_wrong: impl Fn(&Act) -> bool) -> u64 {
         let mut sockets = self.sockets();
         let wrong: Vec<Handed> = sockets.extract_if(.., |handed| is_wrong(&handed.act)).collect();
         drop(sockets);
-        wrong.iter().for_each(Handed::shut);
+        let_go(wrong)
     }
 
     // --- answers
@@ -181,11 +194,10 @@ impl Streams {
     }
 }
 
-/// With the session, whatever the guest holds is shut.
-impl Drop for Streams {
-    fn drop(&mut self) {
-        self.shut_where(|_| true);
-    }
+/// Lets go of sockets, which shuts them; how much went through since they were counted.
+fn let_go(sockets: Vec<Handed>) -> u64 {
+    let counts = sockets.into_iter().map(|mut handed| handed.count_last());
+    counts.fold(0, u64::saturating_add)
 }
 
 fn room_in(sockets: &[Handed]) -> Result<(), Failure> {
@@ -256,12 +268,15 @@ impl Session {
     /// Shuts the sockets that the policy in force now would not grant any more.
     pub fn revoke_denied_streams(&self) {
         let policy = self.policy();
-        self.streams.shut_where(|act| !policy.decide(act).allowed);
+        let counted = self.streams.shut_where(|act| !policy.decide(act).allowed);
+        // Whoever counts next says if they were too many.
+        let _ = self.use_network_bytes(counted);
     }
 
     /// Lets go of the sockets that the guest has closed. The kernel does not tell us, since our own
     /// duplicates keep the connections open: `holds` says for a socket's inode whether the guest has
-    /// it still, as `/proc/PID/fd` shows. A socket goes when two calls have missed it.
+    /// it still, as `/proc/PID/fd` shows. A socket goes when two calls have missed it, and is shut:
+    /// the guest may have sent it to itself, where no table shows it.
     pub fn prune_streams(&self, holds: impl Fn(u64) -> bool) {
         let mut sockets = self.streams.sockets();
         let closed: Vec<Handed> = sockets
@@ -273,9 +288,7 @@ impl Session {
             })
             .collect();
         drop(sockets);
-        // Its last bytes count; whoever counts next says if they were too many.
-        for mut handed in closed {
-            let _ = self.use_network_bytes(handed.count());
-        }
+        // Whoever counts next says if they were too many.
+        let _ = self.use_network_bytes(let_go(closed));
     }
 }

@@ -10,6 +10,18 @@ use rustix::io::Errno;
 const ACKED: usize = 15;
 const RECEIVED: usize = 16;
 
+/// Bytes that were written and not acknowledged yet.
+pub(super) fn queued(socket: impl AsFd) -> Result<u64, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open while it is borrowed; `SIOCOUTQ`, which is `TIOCOUTQ` for a
+    // socket, writes one int.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result != 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
 /// Bytes that the other side acknowledged, and bytes that it sent.
 pub(super) fn transferred(socket: impl AsFd) -> Result<u64, Errno> {
     let mut info = [0_u64; RECEIVED + 1];

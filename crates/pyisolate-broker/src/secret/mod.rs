@@ -8,7 +8,8 @@
 //! answers after it was sent the value. A host that gives it back in another form (encrypted,
 //! reversed, wrapped over lines, a piece at a time) cannot be stopped, nor one that gives it back
 //! over a TCP stream: a host for which a secret is granted is trusted with it. The guest may learn
-//! how long the value is.
+//! how long the value is; and if the host sends a guess of the guest's back and then pauses before
+//! the answer's end, whether the value begins so, since what may be its beginning is held back.
 
 mod placeholder;
 mod scrub;

@@ -136,6 +136,11 @@ impl Placeholders {
         self.state().sent.get(host).cloned().unwrap_or_default()
     }
 
+    /// Whether a host was sent a secret that is not among these.
+    pub(crate) fn was_sent_more(&self, host: &Host, secrets: &BTreeSet<String>) -> bool {
+        self.state().sent.get(host).is_some_and(|sent| !sent.is_subset(secrets))
+    }
+
     /// Takes these secrets out of what comes back.
     pub(crate) fn scrub(
         &self,

@@ -28,8 +28,22 @@ fn pair(first: u8, second: u8) -> usize {
     usize::from(first) << 8 | usize::from(second)
 }
 
-/// What is less than this of a value's beginning may end a text.
+/// What is less than this of a value's beginning may end a text; see [`Pattern::piece`].
 const PIECE_BYTES_MIN: usize = 8;
+
+impl Pattern {
+    /// Whether a text is the beginning of this, and not all of it.
+    fn is_begun_by(&self, text: &[u8]) -> bool {
+        self.bytes.len() > text.len() && self.bytes.starts_with(text)
+    }
+
+    /// How much of it may not end a text. A guest that has its guesses echoed sees by this rule how
+    /// far they are right, so it has to have guessed half of the value before the rule tells it
+    /// anything.
+    fn piece(&self) -> usize {
+        (self.bytes.len() / 2).max(PIECE_BYTES_MIN)
+    }
+}
 
 impl std::fmt::Debug for Scrub {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,18 +101,18 @@ impl Scrub {
             out.extend_from_slice(&text[at..at + skip]);
             at += skip;
             let rest = &text[at..];
-            let begun = self
-                .patterns
-                .iter()
-                .any(|pattern| pattern.bytes.len() > rest.len() && pattern.bytes.starts_with(rest));
-            if begun && !is_end {
+            let begun = |least: fn(&Pattern) -> usize| {
+                let long_enough = |pattern: &&Pattern| rest.len() >= least(pattern);
+                self.patterns.iter().filter(long_enough).any(|pattern| pattern.is_begun_by(rest))
+            };
+            if !is_end && begun(|_| 1) {
                 return at;
             }
             let whole = self.patterns.iter().filter(|pattern| rest.starts_with(&pattern.bytes));
             if let Some(pattern) = whole.max_by_key(|pattern| pattern.bytes.len()) {
                 out.extend_from_slice(&pattern.instead);
                 at += pattern.bytes.len();
-            } else if begun && rest.len() >= PIECE_BYTES_MIN {
+            } else if is_end && begun(Pattern::piece) {
                 // A text that was cut off in the middle of a value.
                 out.resize(out.len() + rest.len(), b'*');
                 at = text.len();

@@ -187,3 +187,58 @@ fn a_root_that_the_cell_could_turn_into_a_link_is_not_followed() {
     let cell = place.cell(&[("r", "in/sub/root")]);
     assert_eq!(cell.read(place.at("in/sub/root/secret")).unwrap(), SECRET);
 }
+
+#[test]
+fn a_denial_holds_by_every_name_that_the_hosts_links_give() {
+    let place = Place::new();
+    fs::create_dir_all(place.at("in/keys/deep")).unwrap();
+    fs::write(place.at("in/keys/key"), SECRET).unwrap();
+    fs::write(place.at("in/a.pem"), SECRET).unwrap();
+    // The denials are spelt through links, one of them in the middle of the way.
+    symlink("in", place.at("alias")).unwrap();
+    symlink("keys", place.at("in/k")).unwrap();
+    let denials = [("!rw", "alias/keys"), ("!rw", "alias/*.pem")];
+    let cell = place.cell(&[("rw", "in"), denials[0], denials[1]]);
+    // The control: by the text alone nothing is denied.
+    assert_eq!(cell.read(place.at("in/public")).unwrap(), PUBLIC);
+    for rest in ["in/keys/key", "in/k/key", "in/a.pem"] {
+        refused(&cell, &place, rest);
+    }
+    assert_eq!(cell.names(place.at("in")), ["k link", "public file"]);
+    by_broker(cell.write(place.at("in/keys/new"), b"x"));
+    by_broker(cell.on("exists", place.at("in/keys/none")));
+    by_broker(cell.rename(place.at("in/keys"), place.at("in/mine")));
+    by_broker(cell.rename(place.at("in/a.pem"), place.at("in/mine")));
+    // A handle that was opened before.
+    let handle = cell.handle(place.at("in/public"), "r");
+    cell.0.set_policy(place.policy(&[("rw", "in"), ("!rw", "alias/public")]).into());
+    by_broker(cell.ask("read", &[("handle", handle)]));
+}
+
+#[test]
+fn a_link_that_a_denial_goes_through_stays_where_it_is() {
+    let place = Place::new();
+    fs::create_dir_all(place.at("in/ways/more")).unwrap();
+    symlink("ways/over", place.at("in/way")).unwrap();
+    symlink("../../out", place.at("in/ways/over")).unwrap();
+    let cell = place.cell(&[("rw", "in"), ("r", "out"), ("!r", "in/way/secret")]);
+    for rest in ["in/way", "in/ways/over", "in/ways"] {
+        by_broker(cell.rename(place.at(rest), place.at("in/moved")));
+        by_broker(cell.rename(place.at("in/public"), place.at(rest)));
+    }
+    by_broker(cell.on("remove", place.at("in/way")));
+    by_broker(cell.on("remove", place.at("in/ways/over")));
+    by_broker(cell.read(place.at("out/secret")));
+    cell.on("remove", place.at("in/public")).unwrap();
+}
+
+#[test]
+fn what_is_denied_by_its_real_name_is_not_moved_to_be_read() {
+    let place = Place::new();
+    symlink("in", place.at("data")).unwrap();
+    fs::write(place.at("in/key"), SECRET).unwrap();
+    let cell = place.cell(&[("rw", "data"), ("!r", "in/key")]);
+    by_broker(cell.read(place.at("data/key")));
+    by_broker(cell.rename(place.at("data/key"), place.at("data/mine")));
+    cell.rename(place.at("data/public"), place.at("data/mine")).unwrap();
+}

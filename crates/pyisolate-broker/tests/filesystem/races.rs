@@ -140,3 +140,52 @@ fn a_file_that_becomes_a_link_is_not_followed_out() {
     assert!(granted > 0 && swaps > 0);
     assert_eq!(fs::read(place.at("out/secret")).unwrap(), SECRET);
 }
+
+/// A folder could hold what may be read where it goes; a file cannot.
+#[test]
+fn a_file_that_becomes_a_folder_is_not_moved() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let place = Place::new();
+    fs::create_dir_all(place.at("in/victim")).unwrap();
+    fs::write(place.at("in/victim/x"), SECRET).unwrap();
+    let cell = place.cell(&[("w", "in"), ("w", "out"), ("r", "out/0/*/x")]);
+    // Many of the host's links make the way there long, and so the time in which it can change.
+    fs::create_dir(place.at("out/0")).unwrap();
+    for number in 1..39 {
+        symlink((number - 1).to_string(), place.at(&format!("out/{number}"))).unwrap();
+    }
+    let (file, victim) = (place.at("in/file"), place.at("in/victim"));
+    let (way, to) = (place.at("out/38/moved"), place.at("out/0/moved"));
+    // The control: as a folder it is not moved.
+    by_broker(cell.rename(&victim, &to));
+    let is_over = AtomicBool::new(false);
+    let moved = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Long enough for the other to find what is there then.
+            let rest = || std::thread::sleep(std::time::Duration::from_micros(500));
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = cell.write(&file, PUBLIC);
+                rest();
+                let _ = cell.on("remove", &file);
+                if cell.rename(&victim, &file).is_ok() {
+                    rest();
+                    let _ = cell.rename(&file, &victim);
+                }
+            }
+        });
+        let mut moved = 0;
+        for _ in 0..ROUNDS / 32 {
+            if cell.rename(&file, &way).is_ok() {
+                moved += 1;
+                if to.is_dir() {
+                    break;
+                }
+                // A folder would not replace it.
+                fs::remove_file(&to).unwrap();
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        moved
+    });
+    assert!(moved > 0 && !to.is_dir(), "{moved}");
+}

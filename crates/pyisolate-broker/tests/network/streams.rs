@@ -456,3 +456,66 @@ fn unknown_actions_and_keys_are_errors() {
     let payload = [("host", text("a.example")), ("family", text("inet"))];
     assert_eq!(failed(ask(&session, "network", "resolve", &payload)).kind, "ValueError");
 }
+
+/// A server that reads nothing, a stream to it that is full, and how much that was.
+fn stuffed(session: &Session) -> (Server, TcpStream, usize) {
+    let server = Server::new(|stream| {
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096);
+        std::thread::sleep(Duration::from_secs(60));
+    });
+    let mut guests = stream(session, "127.0.0.1", server.port);
+    guests.set_nonblocking(true).unwrap();
+    let mut written = 0;
+    while let Ok(count) = guests.write(&[0; 1 << 16]) {
+        written += count;
+    }
+    (server, guests, written)
+}
+
+#[test]
+fn a_guest_that_has_its_stream_linger_holds_nobody_up() {
+    let session = Cell::new([connect("127.0.0.1", false)]).session();
+    let (_server, guests, _) = stuffed(&session);
+    // To close a socket that lingers waits for the other side, which takes nothing.
+    rustix::net::sockopt::set_socket_linger(&guests, Some(Duration::from_secs(40))).unwrap();
+    // Ours is the last copy.
+    drop(guests);
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..2 {
+            session.prune_streams(|_| false);
+        }
+        done.send(session.handed_out()).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(20)), Ok(vec![]));
+}
+
+#[test]
+fn a_stream_that_the_table_does_not_show_is_shut() {
+    let server = echo();
+    let session = Cell::new([connect("127.0.0.1", false)]).session();
+    // On its way from the guest to itself, say.
+    let mut hidden = stream(&session, "127.0.0.1", server.port);
+    hidden.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for _ in 0..2 {
+        echoes(&hidden);
+        session.prune_streams(|_| false);
+    }
+    assert_eq!(session.handed_out(), []);
+    assert_eq!(hidden.read(&mut [0; 1]).unwrap(), 0);
+    assert!(hidden.write(b"x").is_err());
+}
+
+#[test]
+fn what_waits_to_be_sent_counts_when_a_stream_is_let_go() {
+    let mut cell = Cell::new([connect("127.0.0.1", false)]);
+    cell.limits = Limits { network_bytes: 1 << 20, ..Limits::default() };
+    let session = cell.session();
+    let (_server, guests, written) = stuffed(&session);
+    assert!(written > 1 << 20, "{written}");
+    // Little of it was acknowledged.
+    session.account_streams().unwrap();
+    guests.shutdown(std::net::Shutdown::Both).unwrap();
+    let exhausted = session.account_streams();
+    assert!(matches!(exhausted, Err(Refusal::Exhausted { .. })), "{exhausted:?}");
+}

@@ -41,7 +41,8 @@ const PROGRAMS: usize = 2;
 
 /// Serves until the zygote ends, and every program with it, since programs die with the launcher.
 pub(super) fn serve(zygote: &Outer, errands: Control, programs: Control) {
-    let mut errands = Some(errands);
+    // A zygote that asks and takes no answers is not waited for: `map` fails, and that was that.
+    let mut errands = rustix::io::ioctl_fionbio(&errands, true).is_ok().then_some(errands);
     let mut programs = Some(programs);
     let mut filter = None;
     let mut running: Vec<OwnedFd> = Vec::new();

@@ -1,4 +1,4 @@
-# ruff: noqa: D102, D103
+# ruff: noqa: D101, D102, D103, PTH116
 # A stand-in's documentation is the native one's: see `Broker.like`.
 """Files: `open`, and the file objects over what the broker opened.
 
@@ -11,6 +11,7 @@ import builtins
 import io
 import os
 import sys
+from _pickle import PickleBuffer
 
 # Between a guest's small writes and the broker's messages, in bytes: large enough that the cost of
 # a message, some 20 microseconds, is spread over many.
@@ -18,9 +19,15 @@ BUFFER_BYTES = 512 * 1024
 # The most that is read or written by one request, in bytes. The broker answers with up to 8 MiB.
 CHUNK_BYTES = 4 << 20
 
+_NO_DESCRIPTOR = (
+    "the broker has this file open, and C code can neither write to it nor map it: "
+    "use numpy.save(file, array) or file.write(array.tobytes())"
+)
+
 broker = None
 descriptors = None
 native_open = None
+NativeFileIO = io.FileIO
 
 
 def install(link, table):
@@ -30,19 +37,102 @@ def install(link, table):
     native_open = io.open
     link.like(open, native_open)
     io.open = builtins.open = open
+    io.FileIO = link.like(FileIO, NativeFileIO)
+
+
+def patch_locale(locale):
+    """The cell's encoding is UTF-8, whatever C code finds without the tables of locales."""
+    locale.getencoding = broker.like(lambda: "utf-8", locale.getencoding)
+
+
+def patch_mmap(module):
+    """Says why what the broker has open is not mapped."""
+    native = module.mmap
+
+    class mmap(native):  # noqa: N801
+        def __new__(cls, fileno, *args, **kwargs):
+            if descriptors.of(fileno) is not None:
+                raise broker.refusal(_NO_DESCRIPTOR)
+            return super().__new__(cls, fileno, *args, **kwargs)
+
+    module.mmap = broker.like(mmap, native)
+
+
+def patch_sqlite3(dbapi2):
+    """SQLite opens files itself, in C, past the broker. A file that the cell may read is read into
+    memory and answers queries from there; writing to it fails, as to one that is only for reading.
+    """
+    native = dbapi2.connect
+
+    def connect(database, *args, **kwargs):
+        try:
+            return native(database, *args, **kwargs)
+        except dbapi2.OperationalError as error:
+            path = _database_path(database, kwargs.get("uri", False))
+            if path is None or "unable to open" not in str(error):
+                raise
+        try:
+            content = _database(path)
+        except OSError as error:
+            why = error.strerror or error
+            if isinstance(error, FileNotFoundError):
+                why = "there is no such file, and a cell cannot make one for SQLite"
+            raise dbapi2.OperationalError(
+                f"unable to open database file {os.fspath(database)!r}: {why}"
+            ) from error
+        connection = native(":memory:", *args, **{**kwargs, "uri": False})
+        if content:
+            connection.deserialize(content)
+        connection.execute("PRAGMA query_only = ON").close()
+        return connection
+
+    dbapi2.connect = broker.like(connect, native)
+
+
+def patch_dbm(dbm):
+    """Makes new ones in plain files: C code would open the others."""
+    dbm._names.sort(key=lambda name: name != "dbm.dumb")
+
+
+def patch_dbm_dumb(dumb):
+    """The mode of its files is the host's to set."""
+    dumb._Database._chmod = lambda self, file: None
+
+
+def _database_path(database, uri):
+    path = os.fsdecode(database)
+    if uri and path.startswith("file:"):
+        from urllib.parse import unquote, urlsplit
+
+        path = unquote(urlsplit(path).path)
+    return None if path in ("", ":memory:") else path
+
+
+def _database(path):
+    with open(path, "rb") as file:
+        content = bytearray(file.read())
+    if content[18:20] == b"\2\2":  # changes are written to a file beside it first
+        try:
+            beside = os.stat(f"{path}-wal").st_size
+        except FileNotFoundError:
+            beside = 0
+        if beside:
+            raise OSError(16, "its latest changes are in the log beside it: close it elsewhere")
+        content[18:20] = b"\1\1"  # memory has no room beside it
+    return bytes(content)
 
 
 class Handle:
     """A file that the broker has open, and a position in it that descriptors may share."""
 
-    def __init__(self, number, kind, name):
+    def __init__(self, number, kind, name, size):
         self.number = number
         self.name = name
         self.append = "a" in kind
         self.readable = "+" in kind or "r" in kind
         self.writable = "+" in kind or "r" not in kind
         self.references = 1
-        self.position = self.size() if self.append else 0
+        self.position = size if self.append else 0
 
     def _ask(self, action, **payload):
         return broker.ask("filesystem", action, {"handle": self.number, **payload}, self.name)
@@ -60,13 +150,17 @@ class Handle:
 
     def write(self, data, offset=None):
         """Writes some of the bytes, at the position or at an offset; how many."""
-        with memoryview(data) as view, view.cast("B") as octets:
-            part = bytes(octets[: self._chunk()])
-        if self.append:
-            self.position = self._ask("append", data=part)
-            return len(part)
-        start = self.position if offset is None else offset
-        count = self._ask("write", offset=start, data=part)
+        # Not copied before it is sent: what is large goes past its pickle.
+        with memoryview(data) as view, view.cast("B") as octets, octets[: self._chunk()] as part:
+            sent = PickleBuffer(part)
+            try:
+                if self.append:
+                    self.position = self._ask("append", data=sent)
+                    return len(part)
+                start = self.position if offset is None else offset
+                count = self._ask("write", offset=start, data=sent)
+            finally:
+                sent.release()  # an error's traceback would hold on to it
         if offset is None:
             self.position = start + count
         return count
@@ -133,9 +227,13 @@ class RawFile(io.RawIOBase):
 
     def fileno(self):
         handle = self._open()
-        if sys._getframe(1).f_globals.get("__name__", "").startswith("numpy."):
+        caller = sys._getframe(1)
+        if caller.f_globals.get("__name__", "").startswith("numpy."):
             # Its C code would use the number itself. Told that there is none, it comes by `write`.
-            raise io.UnsupportedOperation("the broker has this file open")
+            raise io.UnsupportedOperation(_NO_DESCRIPTOR)
+        names = caller.f_code.co_names
+        if "tofile" in names and "fileno" not in names:
+            raise io.UnsupportedOperation(_NO_DESCRIPTOR)
         if self._descriptor is None:
             self._descriptor = descriptors.stand_for(handle)
         return self._descriptor
@@ -191,6 +289,8 @@ def open(
     closefd=True,
     opener=None,
 ):
+    if encoding == "locale" and "b" not in mode:
+        encoding = "utf-8"
     rest = (buffering, encoding, errors, newline)
     if isinstance(file, int) and not isinstance(file, bool):
         if (handle := descriptors.of(file)) is None:
@@ -211,6 +311,42 @@ def open(
     return open_path(path, mode, *rest, name=file)
 
 
+class _FileKind(type):
+    """What the native class made is an instance of its stand-in, too."""
+
+    def __instancecheck__(cls, instance):
+        return type.__instancecheck__(NativeFileIO if cls is FileIO else cls, instance)
+
+    def __subclasscheck__(cls, subclass):
+        return type.__subclasscheck__(NativeFileIO if cls is FileIO else cls, subclass)
+
+
+class FileIO(NativeFileIO, metaclass=_FileKind):
+    def __new__(cls, file, mode="r", closefd=True, opener=None):
+        if cls is not FileIO:
+            return super().__new__(cls, file, mode, closefd, opener)
+        mode = mode if "b" in mode else f"{mode}b"
+        return open(file, mode, 0, closefd=closefd, opener=opener)
+
+    def __init__(self, file, mode="r", closefd=True, opener=None):
+        # Only for the guest's own kinds of it: the others are what `open` made.
+        try:
+            super().__init__(file, mode, closefd, opener)
+            return
+        except OSError as error:
+            path = broker.path_elsewhere(file, error)
+            if path is None or opener is not None:
+                raise
+        if set(mode) - set("rb"):
+            raise broker.refusal("a subclass of FileIO outside the cell can only read: use open()")
+        handle, descriptor = ask_open(path, "r", file)
+        if descriptor is None:
+            handle.close()
+            raise broker.refusal("this backend cannot hand a file into the cell: use open()")
+        super().__init__(descriptor, mode)
+        self.name = file
+
+
 def open_path(path, mode="r", buffering=-1, encoding=None, errors=None, newline=None, *, name=None):
     """A file object over a file that is asked for, whether or not the cell has one of its name."""
     name = path if name is None else os.fspath(name)
@@ -218,7 +354,7 @@ def open_path(path, mode="r", buffering=-1, encoding=None, errors=None, newline=
     if descriptor is None:
         raw = RawFile(opened, name)
     else:
-        raw = io.FileIO(descriptor, "r")
+        raw = NativeFileIO(descriptor, "r")
         raw.name = name
     return _stack(raw, mode, buffering, encoding, errors, newline)
 
@@ -229,7 +365,7 @@ def ask_open(path, kind, name):
     value, descriptor = broker.ask_for_descriptor("filesystem", "open", payload, name)
     if descriptor is not None:
         return None, descriptor
-    return Handle(value["handle"], kind, name), None
+    return Handle(value["handle"], kind, name, value["size"]), None
 
 
 def _kind(mode):

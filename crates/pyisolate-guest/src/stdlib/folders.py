@@ -8,6 +8,7 @@ Each tries the native call first. What that does not find, or may not do, is ask
 import errno
 import os
 import stat as modes
+import sys
 
 broker = None
 descriptors = None
@@ -43,8 +44,39 @@ def install(link, table):
             if original in able:
                 able.add(function)
 
+    for name, what in _NOT_ASKED.items():
+        setattr(os, name, _refusing(getattr(os, name), what))
     native["realpath"] = link.quietly(os.path.realpath)
     os.path.realpath = link.like(realpath, os.path.realpath)
+
+
+# What has no action at the broker.
+_NOT_ASKED = {
+    "chdir": "a cell's working folder is its own: use absolute paths",
+    "chmod": "modes are the host's to set",
+    "chown": "owners are the host's to set",
+    "lchown": "owners are the host's to set",
+    "link": "links are the host's to make",
+    "statvfs": "what a file system has left is the host's to know",
+    "symlink": "links are the host's to make",
+    "utime": "times are the host's to set",
+}
+
+
+def _refusing(function, what):
+    def refuse(path, *args, **kwargs):
+        try:
+            return function(path, *args, **kwargs)
+        except OSError as error:
+            if broker.path_elsewhere(path, error) is None:
+                raise
+        text = f"os.{function.__name__} outside the cell: {what}"
+        raise PermissionError(errno.EPERM, text, os.fspath(path))
+
+    for able in (os.supports_fd, os.supports_follow_symlinks):
+        if function in able:
+            able.add(refuse)
+    return broker.like(refuse, function)
 
 
 def realpath(filename, *, strict=False):
@@ -321,24 +353,79 @@ def patch_mimetypes(mimetypes):
     mimetypes.init = broker.quietly(mimetypes.init)
 
 
-def _quiet_without_files(function):
-    quiet = broker.quietly(function)
-
-    def find(*args, **kwargs):
-        chosen = function if "filesystem" in broker.capabilities else quiet
-        return chosen(*args, **kwargs)
-
-    return broker.like(find, function)
+def _for_an_import():
+    """Whether a module is being loaded: what it looks at by the way is not worth a denial."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def patch_tzpath(tzpath):
-    """Without any files granted, zones are looked for in the cell alone: packages have them too."""
-    tzpath.find_tzfile = _quiet_without_files(tzpath.find_tzfile)
+    """Zones are looked for in the cell: packages have them too. Then, if files are granted, in the
+    host's first folder for them that says no or has the zone."""
+    native_find = tzpath.find_tzfile
+    quiet = broker.quietly(native_find)
+
+    def find_tzfile(key):
+        found = quiet(key)
+        if found or "filesystem" not in broker.capabilities or _for_an_import():
+            return found
+        for folder in tzpath.TZPATH:
+            path = os.path.join(folder, key)
+            try:
+                if modes.S_ISREG(stat(path).st_mode):
+                    return path
+            except PermissionError:
+                return None
+            except OSError:
+                continue
+        return None
+
+    tzpath.find_tzfile = broker.like(find_tzfile, native_find)
 
 
 def patch_dateutil(tz):
     """The same for the package that pandas brings."""
-    tz.gettz.nocache = _quiet_without_files(tz.gettz.nocache)
+    native_find = tz.gettz.nocache
+    quiet = broker.quietly(native_find)
+
+    def nocache(name=None):
+        asks = "filesystem" in broker.capabilities and not _for_an_import()
+        return (native_find if asks else quiet)(name)
+
+    tz.gettz.nocache = broker.like(nocache, native_find)
+
+
+def patch_pandas_cpu(cpu):
+    """How many processors there are is no business of the host's files."""
+    cpu._cgroup_cpu_quota = broker.quietly(cpu._cgroup_cpu_quota)
+
+
+def patch_tempfile(tempfile):
+    """Without a folder that the cell has itself, the first that programs would try is asked for."""
+    native_find = tempfile._get_default_tempdir
+    quiet = broker.quietly(native_find)
+
+    def find(*args):
+        try:
+            return quiet(*args)
+        except FileNotFoundError:
+            folder = tempfile._candidate_tempdir_list()[0]
+        try:
+            broker.ask("filesystem", "stat", {"path": folder}, folder)
+            broker.ask("filesystem", "mkdir", {"path": folder, "exist_ok": True}, folder)
+        except OSError as error:
+            error.strerror = (
+                f"{error.strerror or error} Temporary files go there unless dir= or "
+                "tempfile.tempdir names another folder."
+            )
+            raise
+        return folder
+
+    tempfile._get_default_tempdir = broker.like(find, native_find)
 
 
 def patch_shutil(shutil):

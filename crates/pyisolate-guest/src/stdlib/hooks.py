@@ -19,12 +19,21 @@ _LATER = ("http", "processes", "sockets")
 # What is done to a module after it was loaded: part and function.
 _PATCHES = {
     "dateutil.tz.tz": ("folders", "patch_dateutil"),
+    "dbm": ("files", "patch_dbm"),
+    "dbm.dumb": ("files", "patch_dbm_dumb"),
+    "locale": ("files", "patch_locale"),
     "mimetypes": ("folders", "patch_mimetypes"),
+    "mmap": ("files", "patch_mmap"),
+    "multiprocessing.synchronize": ("processes", "patch_synchronize"),
+    "pandas.compat._cpu": ("folders", "patch_pandas_cpu"),
+    "platform": ("processes", "patch_platform"),
     "random": ("clocks", "patch_random"),
     "shutil": ("folders", "patch_shutil"),
     "socket": ("sockets", "patch"),
+    "sqlite3.dbapi2": ("files", "patch_sqlite3"),
     "ssl": ("http", "patch_ssl"),
     "subprocess": ("processes", "patch"),
+    "tempfile": ("folders", "patch_tempfile"),
     "urllib.request": ("sockets", "patch_urllib_request"),
     "zoneinfo._tzpath": ("folders", "patch_tzpath"),
 }

@@ -373,6 +373,20 @@ def patch_ssl(ssl):
             native_load(self, None, None, cadata)
         return None
 
+    native_defaults = ssl.SSLContext.load_default_certs
+
+    def load_default_certs(self, purpose=ssl.Purpose.SERVER_AUTH):
+        native_defaults(self, purpose)
+        if self.cert_store_stats()["x509_ca"]:
+            return
+        # A cell has no store of certificates, except that of a package.
+        try:
+            import certifi
+        except ImportError:
+            return
+        native_load(self, certifi.where())
+
+    ssl.SSLContext.load_default_certs = broker.like(load_default_certs, native_defaults)
     ssl.SSLContext.wrap_socket = broker.like(wrap_socket, native)
     ssl.SSLContext.load_verify_locations = broker.like(load_verify_locations, native_load)
 

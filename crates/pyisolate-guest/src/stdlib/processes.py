@@ -86,6 +86,24 @@ def patch(module):
     module.Popen.__module__ = "subprocess"
 
 
+def patch_platform(module):
+    """The processor's name is not worth running a program for."""
+    module._Processor.from_subprocess = staticmethod(lambda: "")
+
+
+def patch_synchronize(module):
+    """A cell is one process: its threads' locks do what locks between processes would."""
+    import threading
+
+    def kind(make, original):
+        return broker.like(lambda *args, ctx=None: make(*args), original)
+
+    # Their methods take what those of `multiprocessing` take; a `threading.Lock` does not.
+    module.Lock = kind(lambda: threading.BoundedSemaphore(1), module.Lock)
+    for name in ("RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"):
+        setattr(module, name, kind(getattr(threading, name), getattr(module, name)))
+
+
 class _Popen:
     _child_created = False  # what the native finalizer asks
     pid = None

@@ -54,7 +54,7 @@ def patch_urllib_request(module):
     class URLDenied(module.URLError, PermissionError):
         pass
 
-    URLDenied.__module__ = "urllib.error"
+    URLDenied.__module__, URLDenied.__qualname__ = "urllib.error", "URLError"
 
     def do_open(self, http_class, req, **http_conn_args):
         try:
@@ -194,11 +194,21 @@ def _socket_class(module):
         def _real_close(self, *args):
             if self._postponed is not None:
                 _unconnected.pop(self.fileno(), None)
-            elif self.family in (module.AF_INET, module.AF_INET6):
-                # The broker holds the connection too, so closing it here tells the peer nothing.
+            else:
+                self._end()
+            super()._real_close(*args)
+
+        def _end(self):
+            # The broker holds the connection too, so closing it here tells the peer nothing.
+            if self.family in (module.AF_INET, module.AF_INET6):
                 with suppress(OSError):
                     native.shutdown(self, module.SHUT_RDWR)
-            super()._real_close(*args)
+
+        def __del__(self):
+            # Of a socket that nobody closed the descriptor goes by itself, the connection does not.
+            if getattr(self, "_postponed", self) is None and self.fileno() >= 0:
+                self._end()
+            native.__del__(self)
 
         def connect(self, address, /):
             if self._postponed is None:

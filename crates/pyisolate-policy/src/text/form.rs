@@ -134,11 +134,27 @@ fn quoted(text: &str) -> String {
             {
                 let _ = write!(quoted, "\\u{:04X}", u32::from(c));
             }
+            c if is_unseen(c) => {
+                let _ = match u32::from(c) {
+                    code @ 0..=0xffff => write!(quoted, "\\u{code:04X}"),
+                    code => write!(quoted, "\\U{code:08X}"),
+                };
+            }
             c => quoted.push(c),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// Whether a character is not seen, or turns the text around it about: whoever reads a policy has to
+/// see what it says.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 fn toml(text: &mut String, value: &Out, path: &str) {

@@ -56,6 +56,7 @@ pub(crate) fn denials(reader: &mut Reader, node: Option<&Located>, rules: &mut V
 }
 
 fn denied_table(reader: &mut Reader, node: &Located) -> Vec<Right> {
+    let before = reader.problems.len();
     let fields = reader.fields(node, "a denial", &["connect", "http", "resolve"]);
     let mut rights = Vec::new();
     for node in reader.items(fields.get("connect")) {
@@ -66,6 +67,9 @@ fn denied_table(reader: &mut Reader, node: &Located) -> Vec<Right> {
     }
     for node in reader.items(fields.get("resolve")) {
         rights.extend(reader.parsed(node, "a host").map(Right::Resolve));
+    }
+    if rights.is_empty() && reader.problems.len() == before {
+        reader.problem(node.spot, "this denies nothing", "write it as {connect: host:port}");
     }
     rights
 }
@@ -234,8 +238,18 @@ fn http(reader: &mut Reader, node: &Located, effect: Effect) -> Option<HttpRight
     }
     let fields = reader.fields(node, "a request", &HTTP_KEYS);
     right.private = reader.bool(fields.get("private"));
-    if let Some(node) = fields.get("methods") {
-        right.methods = methods(reader, node);
+    match fields.get("methods").map(|node| (node, &node.value)) {
+        None => {}
+        // To deny a request is to deny it by every method.
+        Some((_, Value::Null)) if effect == Effect::Deny => {}
+        Some((node, _)) => {
+            let before = reader.problems.len();
+            right.methods = methods(reader, node);
+            if effect == Effect::Deny && right.methods.is_empty() && reader.problems.len() == before
+            {
+                reader.problem(node.spot, "this denies nothing", "name a method, or * for all");
+            }
+        }
     }
     let good = match (fields.get("url"), fields.get("host")) {
         (Some(node), None) => {

@@ -1,6 +1,6 @@
 //! A tree into a document.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::reader::{Fields, Reader, nearest, shorten};
 use super::rights::{self, RIGHT_KEYS};
@@ -207,7 +207,12 @@ impl Resolver<'_> {
         path: &mut Vec<CellName>,
     ) -> Policy {
         let mut policy = Policy::default();
-        for (base, spot) in &section.extends {
+        // Of what is named twice the last place counts, as it does for rules.
+        let mut named = HashSet::new();
+        let mut bases: Vec<_> =
+            section.extends.iter().rev().filter(|(base, _)| named.insert(base)).collect();
+        bases.reverse();
+        for (base, spot) in bases {
             policy.extend(&self.base(reader, base, *spot, path));
         }
         policy.extend(&section.own);

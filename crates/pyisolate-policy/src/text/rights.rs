@@ -162,7 +162,7 @@ fn program(reader: &mut Reader, node: &Located, effect: Effect) -> Option<RunRig
     if let Value::Table(_) = node.value {
         let fields = reader.fields(node, "a program", &PROGRAM_KEYS);
         name = fields.get("program");
-        args = fields.get("args");
+        args = fields.get("args").filter(|args| !matches!(args.value, Value::Null));
         if let Some(env) = fields.get("env") {
             for entry in reader.entries(env, "{NAME: value}").all() {
                 let value = reader.text(&entry.value, "a value for the environment");
@@ -279,7 +279,7 @@ fn clock(reader: &mut Reader, node: &Located, effect: Effect, rules: &mut Vec<Ru
         Value::Bool(true) => {
             actions = [ClockAction::Time, ClockAction::Monotonic, ClockAction::Sleep].into();
         }
-        Value::Bool(false) => {}
+        Value::Bool(false) => return,
         _ => {
             for node in reader.items(Some(node)) {
                 match reader.text(node, "time, monotonic or sleep") {
@@ -328,7 +328,7 @@ fn capabilities(reader: &mut Reader, node: &Located, effect: Effect, rules: &mut
         }
         let actions = match &value.value {
             Value::Bool(true) => None,
-            Value::Bool(false) => Some(BTreeSet::new()),
+            Value::Bool(false) => continue,
             _ => {
                 let mut actions = BTreeSet::new();
                 for node in reader.items(Some(value)) {
@@ -342,8 +342,9 @@ fn capabilities(reader: &mut Reader, node: &Located, effect: Effect, rules: &mut
     }
 }
 
+/// A grant of nothing is none. A denial of nothing was meant to deny something.
 fn push_unless_empty(
-    reader: &Reader,
+    reader: &mut Reader,
     right: Right,
     effect: Effect,
     spot: Spot,
@@ -351,5 +352,11 @@ fn push_unless_empty(
 ) {
     if !right.is_empty(effect) {
         rules.push(reader.rule(effect, right, spot));
+    } else if effect == Effect::Deny {
+        let advice = match &right {
+            Right::Secret(_) => "to deny all of a secret, write a list of names: secrets: [name]",
+            _ => "write true to deny all of it, or leave it out",
+        };
+        reader.problem(spot, "this denies nothing", advice);
     }
 }

@@ -111,7 +111,7 @@ fn argument() -> impl Strategy<Value = String> {
 }
 
 fn program() -> impl Strategy<Value = String> {
-    select(vec!["git", "/usr/bin/git", "ls", "7z"]).prop_map(str::to_owned)
+    select(vec!["git", "/usr/bin/git", "/opt/git", "ls", "7z"]).prop_map(str::to_owned)
 }
 
 fn run() -> impl Strategy<Value = Right> {

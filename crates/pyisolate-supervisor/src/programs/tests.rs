@@ -150,6 +150,44 @@ fn what_goes_too_far_is_ended() {
 }
 
 #[test]
+fn what_a_program_leaves_behind_ends_with_it() {
+    let Some(stage) = Stage::set() else { return };
+    // All of them hold its pipes.
+    for script in [
+        "setsid sleep 100 & echo done",
+        "(setsid sleep 100 & exit) & wait; echo done",
+        "sleep 100 & disown; trap '' TERM HUP; echo done",
+        "(kill -STOP $BASHPID) & echo done",
+    ] {
+        let finished = stage.run(&shell(script)).unwrap();
+        assert_eq!((finished.returncode, finished.ended), (0, None), "{script}: {finished:?}");
+        assert_eq!(finished.stdout, b"done\n", "{script}");
+    }
+    // Who kills all that it can see does not reach the one that reaps.
+    let suicide = stage.run(&shell("kill -9 -1; kill -STOP 1; kill -9 1; echo here")).unwrap();
+    assert_eq!((&*suicide.stdout, suicide.returncode), (&b"here\n"[..], 0), "{suicide:?}");
+    stage.still_serves();
+}
+
+#[test]
+fn programs_inherit_nothing_of_the_launchers() {
+    let Some(stage) = Stage::set() else { return };
+    let script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done; \
+                  grep -E 'SigBlk|SigIgn|SigCgt|Uid|Groups|CapEff|NoNewPrivs' /proc/self/status; \
+                  cat /proc/1/environ; ls /proc/1/fd; yes | head -n 1; echo ${PIPESTATUS[0]}";
+    let finished = stage.run(&shell(script)).unwrap();
+    let stdout = String::from_utf8(finished.stdout).unwrap();
+    assert!(stdout.ends_with("y\n141\n"), "{stdout}");
+    // But for the two signals that libc keeps to itself, which whoever runs the tests may ignore.
+    let ignored = stdout.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & !(3 << 31), 0, "{stdout}");
+    assert!(!stdout.contains("PYTHON") && !stdout.contains("PATH="), "{stdout}");
+    let numbers: Vec<&str> = stdout.lines().take_while(|line| !line.contains(':')).collect();
+    // The fourth is the folder itself, which is being listed.
+    assert_eq!(numbers, ["0", "1", "2", "3"], "{stdout}");
+}
+
+#[test]
 fn what_does_not_run_says_why() {
     let Some(stage) = Stage::set() else { return };
     let nowhere = stage.run(&command("/usr/bin/there-is-no-such-program", &[]));
