@@ -55,12 +55,18 @@ pub struct Session {
     pub(crate) placeholders: crate::secret::Placeholders,
 }
 
+/// Files and folders that a cell may make, whatever its limit on bytes: a program's own few.
+const NAMES_MIN: u64 = 1000;
+/// And one more for so many bytes of that limit: a block, which is what each takes at least.
+const NAME_BYTES: u64 = 4096;
+
 /// What the cell used of the limits that the broker keeps.
 #[derive(Debug)]
 struct Usage {
     network_ops: Meter,
     network_bytes: Meter,
     disk_bytes: Meter,
+    disk_names: Meter,
 }
 
 #[derive(Debug)]
@@ -151,6 +157,7 @@ impl Session {
                 network_ops: meter(limits.network_ops),
                 network_bytes: meter(limits.network_bytes),
                 disk_bytes: meter(limits.disk_bytes),
+                disk_names: meter(NAMES_MIN + limits.disk_bytes / NAME_BYTES),
             },
             cancel: Cancel::default(),
             files: filesystem::Open::default(),
@@ -268,6 +275,18 @@ impl Session {
             let text = format!("[Errno 122] Disk quota exceeded: disk_bytes_max={allowed}");
             Refusal::Failed(Failure::new("OSError", text))
         })
+    }
+
+    /// Counts a file or folder before it is made: an empty one takes room of the disk's, too.
+    pub(crate) fn use_disk_name(&self) -> Result<(), Refusal> {
+        let Meter { used, allowed } = &self.usage.disk_names;
+        if used.fetch_add(1, Ordering::Relaxed) < *allowed {
+            return Ok(());
+        }
+        used.fetch_sub(1, Ordering::Relaxed);
+        let text =
+            format!("[Errno 122] Disk quota exceeded: {allowed} files and folders were made");
+        Err(Refusal::Failed(Failure::new("OSError", text)))
     }
 
     /// Gives back what was reserved and not written.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pyisolate_supervisor::policy::{
-    self, Act, CellName, Difference, Document, Host, Policy, templates as shipped,
+    self, Act, CellName, Difference, Document, Policy, templates as shipped,
 };
 use serde_json::{Value, json};
 
@@ -63,39 +63,16 @@ pub(crate) fn explain(flags: &Explain, out: &mut Out) -> Result<Answer, Stop> {
     if let Some(note) = note {
         out.note(&format!("pyisolate: {note}"));
     }
-    let mut explanation = policy.explain(&act);
-    let held_back = held_back(&policy, &act);
-    explanation.allowed &= held_back.is_none();
+    let explanation = policy.explain(&act);
     let answer = if explanation.allowed { Answer::Yes } else { Answer::Denied };
     if flags.json {
         let mut value = json!(explanation);
         value["cell"] = json!(flags.cell);
-        value["address"] = json!(held_back);
         out.json(&value)?;
-    } else if let Some(held_back) = held_back {
-        out.lines(&format!("denied: {act}\n  {held_back}"))?;
     } else {
         out.lines(&explanation.to_string())?;
     }
     Ok(answer)
-}
-
-/// Why an address that a rule grants by its words is refused all the same.
-fn held_back(policy: &Policy, act: &Act) -> Option<String> {
-    let verdict = policy.decide(act);
-    let (true, Some(rule)) = (verdict.allowed, verdict.rule) else { return None };
-    match (act, act.host()) {
-        (Act::Connect { .. } | Act::Http { .. }, Some(Host::Address(address)))
-            if !policy.allows_address(act, rule, *address) =>
-        {
-            let (rule, place) = (rule.to_string(), rule.origin.to_string());
-            Some(format!(
-                "{place}: {rule} grants public addresses, and {address} is none: grant it by \
-                 name, or with `private: true`"
-            ))
-        }
-        _ => None,
-    }
 }
 
 pub(crate) fn diff(flags: &Diff, out: &mut Out) -> Result<Answer, Stop> {

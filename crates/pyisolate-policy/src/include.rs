@@ -221,7 +221,7 @@ fn includes_commands(whole: &RunRight, part: &RunRight, deny: bool) -> bool {
     let any = matches!(whole.args.as_slice(), [last] if last == ANY_ARGS);
     if deny {
         // A path denies the bare name too, but not what lies elsewhere by that name.
-        let is_wider = !(whole.program.contains('/') && !part.program.contains('/'));
+        let is_wider = !whole.program.contains('/') || part.program.contains('/');
         return is_wider
             && is_program(&whole.program, &part.program)
             && (any || whole.args == part.args);

@@ -18,7 +18,7 @@ use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::convert::{Classes, to_python};
 use crate::errors::{denial_event, value_error};
-use crate::exit::inside;
+use crate::exit::{inside, is_ending};
 use crate::pickling::Pickled;
 
 /// Refusals that wait to be told: a listener that is this far behind hears of no more until it has
@@ -140,6 +140,9 @@ pub(crate) fn listener(listener: Py<PyAny>) -> PyResult<SyncSender<Denial>> {
 
 /// Tells the host's log what a guest is not told.
 fn log(py: Python<'_>, about: (&str, &str, &str, &str), error: &PyErr) {
+    if is_ending() {
+        return; // most likely it was interrupted
+    }
     let logged = || {
         let logger = py.import("logging")?.call_method1("getLogger", ("pyisolate",))?;
         let details = PyDict::new(py);

@@ -59,8 +59,8 @@ pub(crate) struct Settings {
     pub(crate) granted: Vec<Rule>,
     /// Whether the policy came from a document, and follows it when it is loaded again.
     pub(crate) follows_document: bool,
-    /// Who hears of refusals.
-    pub(crate) denials: Option<SyncSender<Denial>>,
+    /// Who hears of refusals, until the cell ends: who listens may be whoever holds the cell.
+    pub(crate) denials: Mutex<Option<SyncSender<Denial>>>,
     pub(crate) journal: Option<Arc<Journal>>,
 }
 

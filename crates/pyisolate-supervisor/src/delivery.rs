@@ -21,8 +21,9 @@ pub struct Delivery {
 impl Delivery {
     /// About what it takes of the host's memory, in bytes.
     pub(crate) fn cost_bytes(&self) -> u64 {
-        // A value is 16 bytes and as much again in the tables around it.
-        let values = 32 * self.message.len() as u64;
+        // A value is 16 bytes and as much again in the tables around it; its text and bytes lie in
+        // the pickle.
+        let values = 32 * self.message.len() as u64 + self.message.pickle_bytes() as u64;
         let buffers = self.buffers.iter().map(|buffer| buffer.as_slice().len() as u64);
         values + buffers.sum::<u64>()
     }

@@ -17,6 +17,10 @@ use crate::error::{Breach, CellError, Death};
 /// at a time; a guest that has more than this many does not read what it asked for.
 const ANSWERS_MAX: usize = 4096;
 
+/// Of those, how many may come with a descriptor: every one takes one of the host's meanwhile, and
+/// most of them a buffer. Some hundred more are on their way in the socket before any waits.
+const ANSWER_DESCRIPTORS_MAX: usize = 64;
+
 /// How long one wait for room goes on before the caller is asked whether to go on.
 const SEND_SLICE: Duration = Duration::from_millis(100);
 
@@ -64,13 +68,15 @@ pub(crate) struct Outbound {
 pub(crate) struct Outgoing {
     record: Vec<u8>,
     descriptor: Option<(u32, OwnedFd)>,
+    /// What the buffer behind the descriptor takes.
+    buffer_bytes: u64,
 }
 
 impl Outgoing {
     fn new(frame: &Frame<'_>, descriptor: Option<(u32, OwnedFd)>) -> Self {
         let mut record = Vec::new();
         frame.encode(&mut record);
-        Self { record, descriptor }
+        Self { record, descriptor, buffer_bytes: 0 }
     }
 
     /// Sends it; without a deadline, only if there is room now.
@@ -212,6 +218,9 @@ impl CellShared {
         pickle: &[u8],
         buffers: &[&[u8]],
     ) -> Result<(), Breach> {
+        if !self.has_room_for_descriptor() {
+            return self.answer_failed(id, "RuntimeError", UNTAKEN);
+        }
         let message = |value| ToGuest::Answer { id, answer: Answer::Granted(value) };
         match self.lay_out(pickle, buffers, message) {
             Ok(outgoing) => self.keep(outgoing),
@@ -226,9 +235,22 @@ impl CellShared {
         pickle: &[u8],
         descriptor: OwnedFd,
     ) -> Result<(), Breach> {
+        if !self.has_room_for_descriptor() {
+            return self.answer_failed(id, "RuntimeError", UNTAKEN);
+        }
         let store = self.fresh_store();
         let answer = Answer::Handed(Payload::inline(pickle));
         self.send_later(&ToGuest::Answer { id, answer }, Some((store, descriptor)))
+    }
+
+    /// Whether the answers that the guest did not take yet leave room for one with a descriptor.
+    fn has_room_for_descriptor(&self) -> bool {
+        let answers = lock(&self.answers);
+        let held = answers.iter().filter(|it| it.descriptor.is_some());
+        let (count, bytes) =
+            held.fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.buffer_bytes));
+        let most = self.settings.get().map_or(0, |settings| settings.limits.unread_bytes);
+        count < ANSWER_DESCRIPTORS_MAX && bytes <= most
     }
 
     pub(crate) fn answer_denied(&self, id: u32, why: &str) -> Result<(), Breach> {
@@ -302,13 +324,15 @@ impl CellShared {
         let store = self.fresh_store();
         let descriptor = sealed.as_fd().try_clone_to_owned().map_err(CellError::Descriptor)?;
         let frame = message(payload(places.into_iter())).to_frame(store);
-        Ok(Outgoing::new(&frame, Some((store, descriptor))))
+        Ok(Outgoing { buffer_bytes: end, ..Outgoing::new(&frame, Some((store, descriptor))) })
     }
 
     fn fresh_store(&self) -> u32 {
         self.next_store.fetch_add(1, Ordering::Relaxed).max(1)
     }
 }
+
+const UNTAKEN: &str = "too many answers wait to be taken: take some of them";
 
 fn payload<'a>(mut parts: impl Iterator<Item = Part<'a>>) -> Payload<'a> {
     Payload { pickle: parts.next().unwrap_or(Part::Inline(&[])), buffers: parts.collect() }

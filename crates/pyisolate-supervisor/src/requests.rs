@@ -311,6 +311,7 @@ impl CellShared {
         if let Some(settings) = self.settings.get() {
             settings.session.end();
             settings.capabilities.values().for_each(|host| host.handler.end());
+            lock(&settings.denials).take();
         }
         let mut requests = lock(&self.requests);
         requests.under_way.clear();
@@ -408,7 +409,7 @@ impl CellShared {
         self.denied.fetch_add(1, Ordering::Relaxed);
         let Denial { cell, capability, action, target, .. } = &denial;
         tracing::info!(cell, capability, action, target, "request denied");
-        if let Some(listener) = &settings.denials {
+        if let Some(listener) = &*lock(&settings.denials) {
             // A listener that does not keep up misses some; `cell.denials` and the count do not.
             let _ = listener.try_send(denial.clone());
         }

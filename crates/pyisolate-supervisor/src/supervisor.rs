@@ -119,7 +119,8 @@ struct Inner {
     monitor: Arc<Monitor>,
     broker: Arc<Broker>,
     programs: Arc<Programs>,
-    denials: Option<SyncSender<Denial>>,
+    /// Until the supervisor is shut down: who listens may be whoever holds it.
+    denials: Mutex<Option<SyncSender<Denial>>>,
     journal: Option<Arc<Journal>>,
     token: Mutex<Option<Vec<u8>>>,
     zygote: Mutex<Option<Arc<Zygote>>>,
@@ -168,7 +169,7 @@ impl Supervisor {
             monitor,
             broker: Arc::new(Broker::new(broker)),
             programs,
-            denials: options.denials,
+            denials: Mutex::new(options.denials),
             journal: options.journal,
             token: Mutex::default(),
             zygote: Mutex::default(),
@@ -330,6 +331,7 @@ impl Supervisor {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        lock(&inner.denials).take();
         inner.monitor.workers.stop();
         inner.monitor.stop();
         for thread in lock(&self.threads).drain(..) {
@@ -530,7 +532,7 @@ impl Inner {
             capabilities: options.capabilities,
             granted,
             follows_document: options.follows_document,
-            denials: self.denials.clone(),
+            denials: Mutex::new(lock(&self.denials).clone()),
             journal,
         });
         debug_assert!(settings_known.is_ok(), "a cell is claimed once");

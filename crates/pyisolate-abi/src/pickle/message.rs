@@ -46,6 +46,12 @@ impl<'p> Message<'p> {
         self.arena.slots.len()
     }
 
+    /// How long the pickle is, which the message keeps for the text and bytes in it.
+    #[must_use]
+    pub fn pickle_bytes(&self) -> usize {
+        self.pickle.len()
+    }
+
     /// Whether more than one value refers to `id`.
     #[must_use]
     pub fn is_shared(&self, id: NodeId) -> bool {

@@ -87,6 +87,7 @@ fn open_there(session: &Session, spot: &Spot, node: &OwnedFd, mode: Mode) -> Res
 fn create(session: &Session, spot: &Spot, mode: Mode) -> Result<OwnedFd, Stop> {
     let (parent, name) = spot.entry(session)?;
     let flags = flags(mode) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    session.use_disk_name()?;
     Ok(open_beneath(parent, name, flags, NEW_FILE)?)
 }
 

@@ -176,6 +176,7 @@ fn make(session: &Session, path: &CleanPath) -> Result<(), Stop> {
         return Err(Errno::EXIST.into());
     }
     let (parent, name) = spot.entry(session)?;
+    session.use_disk_name()?;
     Ok(mkdirat(parent, name, NEW_FOLDER)?)
 }
 

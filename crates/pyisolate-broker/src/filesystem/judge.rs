@@ -54,20 +54,46 @@ pub(super) fn judge(session: &Session, usage: Use, path: &CleanPath) -> Result<J
     }
 }
 
+/// Asks for a change of an entry of its folder: to move or remove it. A grant of the entry alone
+/// would not do, as what a rule names itself is neither moved nor removed; so the folder is named.
+pub(super) fn judge_entry(session: &Session, path: &CleanPath) -> Result<(), Refusal> {
+    let folder = |mut denied: Denied| {
+        let parent = path.as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
+        let right = denied.act.as_ref().map(Act::smallest_right);
+        if let (true, Some(Right::Files(right))) = (denied.grant.is_some(), right)
+            && let Ok(root) = CleanPath::new(parent)
+        {
+            let pattern = PathPattern { root, glob: None };
+            let right = Right::Files(FilesRight { pattern, ..right });
+            denied = with_grant(denied, "to move or remove it", right);
+        }
+        Refusal::Denied(Box::new(denied))
+    };
+    judge(session, Use::Write, path).map(drop).map_err(|refusal| match refusal {
+        Refusal::Denied(denied) => folder(*denied),
+        refusal => refusal,
+    })
+}
+
+/// A refusal that says what would allow it, where that is more than the act by itself.
+fn with_grant(denied: Denied, wanted: &str, right: Right) -> Denied {
+    let python = right.to_python();
+    let grant = Rule { effect: Effect::Allow, right, origin: Origin::default() }.to_string();
+    let target = denied.act.as_ref().map_or_else(String::new, ToString::to_string);
+    let reason = format!(
+        "filesystem: {target} {wanted} is not granted: {}. To allow it, add '{grant}' or grant \
+         {python}.",
+        denied.rule
+    );
+    Denied { reason, grant: Some(grant), ..denied }
+}
+
 /// The refusal of reading and writing at once, with a grant of both, if it is a grant that is wanted.
 fn both_ways(mut denied: Denied) -> Refusal {
-    if denied.grant.is_some()
-        && let Some(Right::Files(right)) = denied.act.as_ref().map(Act::smallest_right)
-    {
+    let right = denied.act.as_ref().map(Act::smallest_right);
+    if let (true, Some(Right::Files(right))) = (denied.grant.is_some(), right) {
         let right = Right::Files(FilesRight { read: true, write: true, ..right });
-        let python = right.to_python();
-        let grant = Rule { effect: Effect::Allow, right, origin: Origin::default() }.to_string();
-        denied.reason = format!(
-            "filesystem.open to read and write is not granted: {}. To allow it, add '{grant}' or \
-             grant {python}.",
-            denied.rule
-        );
-        denied.grant = Some(grant);
+        denied = with_grant(denied, "and to write it", right);
     }
     Refusal::Denied(Box::new(denied))
 }

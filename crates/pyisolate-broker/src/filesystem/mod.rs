@@ -64,6 +64,9 @@ impl Task for FileTask {
 
     fn check(&self, session: &Session) -> Result<(), Refusal> {
         let usage = self.request.usage();
+        if let Request::Remove { path, .. } | Request::Rename { path, .. } = &self.request {
+            judge::judge_entry(session, path)?;
+        }
         match self.request.aim() {
             Aim::Path(path) => judge::judge(session, usage, path).map(drop)?,
             Aim::Handle(number) => {
@@ -76,7 +79,7 @@ impl Task for FileTask {
             }
         }
         match &self.request {
-            Request::Rename { to, .. } => judge::judge(session, usage, to).map(drop),
+            Request::Rename { to, .. } => judge::judge_entry(session, to),
             _ => Ok(()),
         }
     }

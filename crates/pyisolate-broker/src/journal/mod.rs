@@ -184,7 +184,11 @@ impl Journal {
         let room = options.file_bytes_max.saturating_sub(written);
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || shared.write_all(&mut file, chain, options.sync, room))
+            .spawn(move || {
+                shared.write_all(&mut file, chain, options.sync, room);
+                // A fork's copy of the file would go on holding the lock.
+                let _ = flock(&file, FlockOperation::Unlock);
+            })
             .map_err(JournalError::Thread)?;
         Ok(Arc::new(Self {
             queue,
