@@ -71,6 +71,8 @@ impl Task for IpcTask {
 
     fn perform(self: Box<Self>, session: &Session) -> Result<Granted, Refusal> {
         let Self { act, channel, message, bytes, timeout } = *self;
+        // Another policy may have come while this waited for its turn.
+        session.check(&act)?;
         let channels = &session.broker().channels;
         let answer = match message {
             Some(message) => {

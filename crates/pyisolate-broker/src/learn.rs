@@ -10,7 +10,7 @@ mod gather;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pyisolate_policy::{Document, Format, Policy};
+use pyisolate_policy::{Act, Document, Effect, Format, LimitChanges, Origin, Policy, Rule};
 
 use self::gather::Gather;
 use crate::decision::{Answer, Run, decide};
@@ -113,6 +113,11 @@ pub fn learn(
                 continue;
             }
             Answer::Denied if options.granted_only => continue,
+            // A guest can ask for any name. One rule that cannot be read spoils all the others.
+            Answer::Denied if !can_be_written(decision.act) => {
+                beyond += 1;
+                continue;
+            }
             Answer::Denied => Use { denied: 1, ..Use::default() },
             Answer::Allowed => Use { allowed: 1, ..Use::default() },
         };
@@ -122,6 +127,14 @@ pub fn learn(
     }
     let (policy, uses) = gather.finish(options.fold);
     Ok(Learned { policy, uses, decisions, beyond })
+}
+
+/// Whether a grant of the act can be written, and be read again.
+fn can_be_written(act: &Act) -> bool {
+    let rule =
+        Rule { effect: Effect::Allow, right: act.smallest_right(), origin: Origin::default() };
+    let alone = Policy { rules: vec![rule], limits: LimitChanges::default() };
+    Document::parse(&alone.to_yaml(), "", Format::Yaml).is_ok()
 }
 
 impl Learned {

@@ -208,6 +208,19 @@ fn what_a_cell_sent_outlives_it() {
 }
 
 #[test]
+fn a_message_is_not_sent_under_a_policy_that_has_gone() {
+    let broker = broker();
+    let both = [Direction::Send, Direction::Receive];
+    let one = session(&broker, vec![channel("jobs", &both)]);
+    let other = session(&broker, vec![channel("jobs", &both)]);
+    let message = payload(&[("channel", text("jobs")), ("message", Value::Int(1))]);
+    let queued = one.begin("ipc", "send", &message).unwrap();
+    one.set_policy(policy(vec![]));
+    assert!(matches!(queued.perform(&one), Err(Refusal::Denied(_))));
+    assert_eq!(failure(receive(&other, 0.0)), "TimeoutError");
+}
+
+#[test]
 fn a_wait_ends_with_a_message_the_time_or_the_cell() {
     let broker = broker();
     let both = [Direction::Send, Direction::Receive];

@@ -333,6 +333,26 @@ fn what_no_policy_can_allow_is_not_learnt() {
 // --- replay --------------------------------------------------------------------------------------
 
 #[test]
+fn what_no_policy_can_say_does_not_spoil_what_was_learnt() {
+    let odd = [
+        Act::Ipc { channel: "a\nb".to_owned(), direction: Direction::Send },
+        Act::Secret { name: String::new(), purpose: SecretPurpose::Reveal },
+        Act::Secret { name: "x".repeat(256), purpose: SecretPurpose::Use },
+        Act::Import { module: "*".to_owned() },
+        Act::Run { program: "../sh".to_owned(), args: Vec::new() },
+        Act::Run { program: "x".to_owned(), args: vec!["\0".to_owned()] },
+    ];
+    let mut asked = vec![granted("read", &["/data/a"])];
+    asked.extend(odd.map(|act| (act, Outcome::Denied)));
+    let journal = recorded(None, &asked);
+    let learned = learnt(&journal, &LearnOptions::default());
+    assert_eq!((learned.decisions, learned.beyond), (1, 6));
+    let text = learned.to_yaml(Path::new("run.journal"));
+    let document = Document::parse(&text, "", Format::Yaml).unwrap();
+    assert_eq!(document.defaults.rules.len(), 1, "{text}");
+}
+
+#[test]
 fn replay_tells_what_would_change_and_why() {
     let journal = recorded(
         None,

@@ -232,6 +232,60 @@ fn texts_that_would_grow_without_end_are_refused() {
 }
 
 #[test]
+fn long_texts_cannot_be_repeated_without_end() {
+    let refused = |text: &str| refused(text, "policy.yml", Format::Yaml);
+    let long = "x".repeat(100_000);
+    // Some 300 MB each, if nobody counted bytes.
+    let aliases = "*a, ".repeat(3000);
+    let bomb = format!("version: 1\nx: &a {long}\ny: [{aliases}]");
+    assert!(refused(&bomb).contains("too many values"), "{}", refused(&bomb));
+    let bomb = format!("version: 1\nx: &a {{{long}: 1}}\ny: [{aliases}]");
+    assert!(refused(&bomb).contains("too many values"), "{}", refused(&bomb));
+    let mut bomb = format!(
+        "version: 1\ncells:\n  a: {{deny: {{subprocess: [{{program: x, args: [{long}]}}]}}}}\n"
+    );
+    (0..3000).for_each(|cell| bomb.push_str(&format!("  c{cell}: {{extends: a}}\n")));
+    assert!(refused(&bomb).contains("too many rules"), "{}", refused(&bomb));
+    // Each anchor keeps a copy of all that is inside it.
+    let anchors: String = (0..60).map(|level| format!("&a{level} [")).collect();
+    let bomb = format!("version: 1\nx: {anchors}{}{}", "y,".repeat(50_000), "]".repeat(60));
+    assert!(refused(&bomb).contains("too many values"), "{}", refused(&bomb));
+    // An ordinary text may be named often.
+    let fine = format!("version: 1\nimports: [&a json, {}]", "*a, ".repeat(3000));
+    assert!(Document::parse(&fine, "policy.yml", Format::Yaml).is_ok());
+}
+
+#[test]
+fn what_is_wrong_with_one_long_line_is_not_kept_with_all_of_it() {
+    // A copy of the line for each problem would be 2 GB here, and 30 GB for the longest text.
+    let text = format!(r#"{{"version": 1, "imports": [{}"a"]}}"#, r#""1","#.repeat(22_000));
+    let error = Document::parse(&text, "policy.json", Format::Json).unwrap_err();
+    assert_eq!(error.problems().count(), 22_000);
+    assert!(format!("{error:?}").len() < 22_000 * 1000);
+}
+
+#[test]
+fn many_names_are_not_looked_at_again_and_again() {
+    let cells = |count, rules: &str| {
+        let cell = |cell: usize| format!("  cell{cell}: {{{rules}{cell}}}\n");
+        (0..count).map(cell).collect::<String>()
+    };
+    let names =
+        |name: &str, count| (0..count).map(|cell| format!("{name}{cell}, ")).collect::<String>();
+    let begin = std::time::Instant::now();
+    let (all, extends) = (cells(8000, "imports: m"), names("cell", 8000));
+    let text = format!("version: 1\ncells:\n{all}  x: {{extends: [{extends}]}}");
+    let document = Document::parse(&text, "policy.yml", Format::Yaml).unwrap();
+    assert_eq!(document.policy(Some("x")).unwrap().rules.len(), 8000);
+    let extends = names("call", 3000);
+    let text = format!("version: 1\ncells:\n{all}  x: {{extends: [{extends}]}}");
+    let error = refused(&text, "policy.yml", Format::Yaml);
+    assert!(error.contains("did you mean") && error.ends_with("and 2980 more"), "{error}");
+    // Each with each, the two would take some minutes.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn a_denial_that_denies_nothing_is_refused() {
     for denial in [
         "deny: {secrets: {key: }}",

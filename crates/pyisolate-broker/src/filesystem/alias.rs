@@ -46,8 +46,10 @@ impl Aliases {
             Err(errno) => return Err(errno.into()),
         }
         let links = &mut self.links;
-        let mut at_link = |at: &str, _: Option<String>| {
+        let mut said = None;
+        let mut at_link = |at: &str, text: Option<String>| {
             links.extend(CleanPath::new(&format!("/{at}")));
+            said = text;
             Ok(())
         };
         let (top, mut count) = (open_top("/")?, 0);
@@ -63,9 +65,12 @@ impl Aliases {
             Ok(Led::Within(rest) | Led::Away(rest) | Led::Above(rest)) => {
                 Ok(Some(join(&clean("/")?, &rest)?))
             }
-            Err(Stop::Kernel(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)) => {
-                Ok(None)
+            // A folder is missing that a `..` leaves again. The cell may have taken it away, and the
+            // denial would go with it: it stays where the link's text says.
+            Err(Stop::Kernel(Errno::NOENT)) => {
+                said.map(|rest| join(&clean("/")?, &rest)).transpose()
             }
+            Err(Stop::Kernel(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS)) => Ok(None),
             // It leads through one of the kernel's own file systems, where nothing is opened.
             Err(Stop::Refused(_)) => Ok(None),
             Err(stop) => Err(stop),

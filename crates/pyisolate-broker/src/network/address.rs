@@ -10,6 +10,7 @@ use pyisolate_policy::{Act, Host, Policy};
 
 use super::line::{Fault, Turn};
 use crate::outcome::{DecidedBy, Denied, Failure, Refusal};
+use crate::session::Session;
 
 /// Finds the addresses of names.
 pub trait Resolve: Send + Sync + std::fmt::Debug {
@@ -96,6 +97,23 @@ pub(super) fn allowed(turn: Turn<'_>, act: &Act) -> Result<Vec<IpAddr>, Refusal>
         }
         Some(_) => Ok(allowed),
     }
+}
+
+/// Whether a policy lets an act go to an address of its host.
+pub(super) fn is_granted(policy: &Policy, act: &Act, address: IpAddr) -> bool {
+    let verdict = policy.decide(act);
+    let reaches = |rule| policy.allows_address(act, rule, address.to_canonical());
+    verdict.allowed && verdict.rule.is_some_and(reaches)
+}
+
+/// Asks the policy that is in force now about an act that went to this address of its host.
+pub(super) fn check_address(session: &Session, act: &Act, address: IpAddr) -> Result<(), Refusal> {
+    session.check(act)?;
+    let policy = session.policy();
+    if is_granted(&policy, act, address) {
+        return Ok(());
+    }
+    Err(Refusal::Denied(Box::new(refused(&policy, act, address.to_canonical()))))
 }
 
 fn lookup(turn: Turn<'_>, name: &str) -> Result<Vec<IpAddr>, Refusal> {

@@ -86,7 +86,7 @@ impl Task for Connect {
         let addresses = route(turn, &self.act, self.port)?;
         let dialled = dial(turn, &addresses)?;
         let (peer, act) = (dialled.peer, self.act);
-        let descriptor = session.streams.hand_out(dialled, act)?;
+        let descriptor = session.streams.hand_out(session, dialled, act)?;
         let family = if peer.is_ipv4() { "inet" } else { "inet6" };
         let value = record([
             ("address", Value::Text(peer.ip().to_string())),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pyisolate_policy::{Act, HttpUrl, Scheme, SecretPurpose};
 use zeroize::Zeroizing;
 
-use super::address::route;
+use super::address::{check_address, route};
 use super::denied_by_broker;
 use super::line::{Fault, Line, Turn, dial};
 use super::request;
@@ -31,6 +32,8 @@ pub(super) struct Hop {
 pub(super) struct Answer {
     pub(super) head: Head,
     pub(super) line: Line,
+    /// Where it comes from.
+    pub(super) peer: SocketAddr,
     pub(super) scrub: Scrub,
     /// The secrets that are looked for.
     pub(super) scrubbed: BTreeSet<String>,
@@ -80,6 +83,7 @@ pub(super) fn exchange(
     used: &mut BTreeSet<String>,
 ) -> Result<Answer, Refusal> {
     let session = turn.session;
+    let policy = session.policy();
     session.check(&hop.act)?;
     let named = check_secrets(session, hop)?;
     check_body(session, hop)?;
@@ -94,6 +98,12 @@ pub(super) fn exchange(
     let headers = headers(session, hop, !scrub.is_empty())?;
 
     let dialled = dial(turn, &addresses)?;
+    let peer = dialled.peer;
+    // Another policy may have come while the host was looked up and dialled.
+    if !Arc::ptr_eq(&policy, &session.policy()) {
+        check_address(session, &hop.act, peer.ip())?;
+        check_secrets(session, hop)?;
+    }
     let tls = match hop.url.scheme {
         Scheme::Http => None,
         Scheme::Https => Some(session.broker().tls.client(&hop.url.host)?),
@@ -123,7 +133,7 @@ pub(super) fn exchange(
             session.placeholders.scrub(session, &scrubbed)?
         }
     };
-    Ok(Answer { head, line, scrub, scrubbed })
+    Ok(Answer { head, line, peer, scrub, scrubbed })
 }
 
 /// Secrets go over TLS, or do not leave the machine.

@@ -116,7 +116,7 @@ fn explained(refusal: Refusal, came_from: Option<&HttpUrl>) -> Refusal {
 }
 
 fn finish(turn: Turn<'_>, hop: Hop, answer: Answer, timeout: Duration) -> Result<Granted, Refusal> {
-    let Answer { mut head, line, scrub, scrubbed } = answer;
+    let Answer { mut head, line, peer, scrub, scrubbed } = answer;
     let framing = head.framing(&hop.method)?;
     let is_scrubbed = !scrub.is_empty();
     if is_scrubbed && framing.is_some() && head.is_encoded() {
@@ -146,7 +146,7 @@ fn finish(turn: Turn<'_>, hop: Hop, answer: Answer, timeout: Duration) -> Result
             let first = body.first(turn)?;
             let handle = match body.is_over() {
                 true => Value::None,
-                false => crate::payload::int(turn.session.streams.keep(hop.act, body)?),
+                false => crate::payload::int(turn.session.streams.keep(hop.act, peer, body)?),
             };
             (first, handle)
         }

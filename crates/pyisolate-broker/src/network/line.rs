@@ -219,6 +219,11 @@ impl Metered<'_> {
         mut attempt: impl FnMut(&mut &TcpStream) -> io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
+            // Whoever always has something to say is never waited for, and keeps to no deadline.
+            if self.turn.left().is_zero() {
+                self.fault = Some(Fault::TimedOut);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let done = match attempt(&mut { self.socket }) {
                 Ok(bytes) => {
                     let count = u64::try_from(bytes).unwrap_or(u64::MAX);

@@ -41,7 +41,7 @@ impl Task for Receive {
     /// The request that is being answered has to be granted still.
     fn check(&self, session: &Session) -> Result<(), Refusal> {
         let open = session.streams.open(self.handle)?;
-        session.check(&open.act).inspect_err(|_| session.streams.close(self.handle))
+        open.check(session).inspect_err(|_| session.streams.close(self.handle))
     }
 
     fn pace(&self) -> Pace {

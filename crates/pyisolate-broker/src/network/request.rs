@@ -35,9 +35,12 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_tchar)
 }
 
-/// A method, in capitals, as the policy has it.
+/// A method, in capitals, as the policy has it. Not every token: one that a policy cannot name could
+/// not be granted, and `*`, which stands there for every method, would be granted as all of them by
+/// whoever takes up the advice of its refusal.
 pub(super) fn method(text: &str) -> Result<String, String> {
-    if !is_token(text) || text.len() > METHOD_BYTES_MAX {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if text.is_empty() || !text.bytes().all(fits) || text.len() > METHOD_BYTES_MAX {
         return Err(format!("{:?} is no method", shown(text)));
     }
     let method = text.to_ascii_uppercase();
@@ -72,7 +75,8 @@ pub(super) fn headers(
                 shown(name)
             ));
         }
-        let lower = name.to_ascii_lowercase();
+        // Servers that hand headers on as variables read `_` as `-`.
+        let lower = name.to_ascii_lowercase().replace('_', "-");
         if lower == "host" && !names(url, value.trim()) {
             return Err(format!("the Host header {:?} is not the URL's host", shown(value)));
         }
@@ -149,6 +153,9 @@ mod tests {
         for wrong in ["", "GET /", "GET\r\nX: y", "G\u{e9}T", "CONNECT", "trace", &"A".repeat(33)] {
             assert!(method(wrong).is_err(), "{wrong:?}");
         }
+        for unsaid in ["*", "G*T", "A.B"] {
+            assert!(method(unsaid).is_err(), "{unsaid:?}");
+        }
     }
 
     #[test]
@@ -156,6 +163,7 @@ mod tests {
         let given = [
             ("Host", "EXAMPLE.org:81"),
             ("Content-Length", "7"),
+            ("Content_Length", "7"),
             ("Connection", "keep-alive"),
             ("X-A", " b\u{e9}\tc "),
         ];
@@ -193,6 +201,10 @@ mod tests {
             ("Proxy-Connection", "close"),
             ("X-HTTP-Method-Override", "DELETE"),
             ("X-Original-URL", "/admin"),
+            ("X_HTTP_Method_Override", "DELETE"),
+            ("X-Original_URL", "/admin"),
+            ("Transfer_Encoding", "chunked"),
+            ("Proxy_Authorization", "x"),
         ] {
             assert!(headers(&url(), &[(name, value)]).is_err(), "{name:?}: {value:?}");
         }

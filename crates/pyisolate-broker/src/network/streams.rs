@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use super::address::Lookups;
+use super::address::{Lookups, check_address, is_granted};
 use super::body::Body;
 use super::connect::failure;
 use super::line::Dialled;
@@ -43,11 +43,19 @@ struct Bodies {
 /// An answer that is not read to its end.
 #[derive(Clone, Debug)]
 pub(super) struct Open {
-    /// The request that it answers, asked again for every piece.
-    pub(super) act: Arc<Act>,
+    /// The request that it answers and where it went, asked again for every piece.
+    act: Arc<Act>,
+    peer: SocketAddr,
     pub(super) body: Arc<Mutex<Body>>,
     /// Shut to end whoever reads.
     socket: Option<Arc<TcpStream>>,
+}
+
+impl Open {
+    /// Asks the policy that is in force now.
+    pub(super) fn check(&self, session: &Session) -> Result<(), Refusal> {
+        check_address(session, &self.act, self.peer.ip())
+    }
 }
 
 /// A right that a cell holds as a descriptor.
@@ -125,7 +133,12 @@ impl Streams {
     }
 
     /// The guest's end of a connection. Ours is kept.
-    pub(super) fn hand_out(&self, dialled: Dialled, act: Act) -> Result<OwnedFd, Failure> {
+    pub(super) fn hand_out(
+        &self,
+        session: &Session,
+        dialled: Dialled,
+        act: Act,
+    ) -> Result<OwnedFd, Refusal> {
         let Dialled { socket, peer, on_cancel } = dialled;
         let io = |error| Failure::io(&error);
         let guests = socket.try_clone().map_err(io)?;
@@ -133,6 +146,9 @@ impl Streams {
         guests.set_nonblocking(false).map_err(io)?;
         let mut sockets = self.sockets();
         room_in(&sockets)?;
+        // Another policy may have come while it was dialled. Under the lock, so that one that comes
+        // from here on finds the socket among those that it may shut.
+        check_address(session, &act, peer.ip())?;
         sockets.push(Handed {
             act,
             peer,
@@ -154,10 +170,10 @@ impl Streams {
         session.use_network_bytes(counted.saturating_add(let_go(over)))
     }
 
-    /// Shuts the sockets of these acts; how much went through since they were counted.
-    fn shut_where(&self, is_wrong: impl Fn(&Act) -> bool) -> u64 {
+    /// Shuts these sockets; how much went through since they were counted.
+    fn shut_where(&self, is_wrong: impl Fn(&Handed) -> bool) -> u64 {
         let mut sockets = self.sockets();
-        let wrong: Vec<Handed> = sockets.extract_if(.., |handed| is_wrong(&handed.act)).collect();
+        let wrong: Vec<Handed> = sockets.extract_if(.., |handed| is_wrong(handed)).collect();
         drop(sockets);
         let_go(wrong)
     }
@@ -169,14 +185,14 @@ impl Streams {
     }
 
     /// Keeps an answer; its handle.
-    pub(super) fn keep(&self, act: Act, body: Body) -> Result<u64, Failure> {
+    pub(super) fn keep(&self, act: Act, peer: SocketAddr, body: Body) -> Result<u64, Failure> {
         let socket = body.socket();
         let body = Arc::new(Mutex::new(body));
         let mut bodies = self.bodies();
         bodies.has_room()?;
         bodies.next += 1;
         let handle = bodies.next;
-        bodies.open.insert(handle, Open { act: Arc::new(act), body, socket });
+        bodies.open.insert(handle, Open { act: Arc::new(act), peer, body, socket });
         Ok(handle)
     }
 
@@ -268,7 +284,8 @@ impl Session {
     /// Shuts the sockets that the policy in force now would not grant any more.
     pub fn revoke_denied_streams(&self) {
         let policy = self.policy();
-        let counted = self.streams.shut_where(|act| !policy.decide(act).allowed);
+        let is_denied = |handed: &Handed| !is_granted(&policy, &handed.act, handed.peer.ip());
+        let counted = self.streams.shut_where(is_denied);
         // Whoever counts next says if they were too many.
         let _ = self.use_network_bytes(counted);
     }

@@ -124,7 +124,8 @@ fn lookup<'s>(session: &'s Session, name: &str) -> Result<&'s SecretValue, Failu
 }
 
 fn can_be_sent(name: &str, value: &SecretValue) -> Result<(), Failure> {
-    let length = value.bytes().len();
+    // Without white space around it, which is no secret and gets lost on the way.
+    let length = value.bytes().trim_ascii().len();
     if (SENT_BYTES_MIN..=SENT_BYTES_MAX).contains(&length) {
         return Ok(());
     }

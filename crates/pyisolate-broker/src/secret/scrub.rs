@@ -54,10 +54,13 @@ impl std::fmt::Debug for Scrub {
 impl Scrub {
     /// Looks for one more value.
     pub(super) fn add(&mut self, value: &[u8], placeholder: &str) {
-        self.add_pattern(Zeroizing::new(value.to_vec()), placeholder.into());
-        for encoded in encodings(value) {
-            let stars = vec![b'*'; encoded.len()];
-            self.add_pattern(encoded, stars);
+        // Servers take white space off the ends of what they are sent in a header.
+        for value in [value, value.trim_ascii()] {
+            self.add_pattern(Zeroizing::new(value.to_vec()), placeholder.into());
+            for encoded in encodings(value) {
+                let stars = vec![b'*'; encoded.len()];
+                self.add_pattern(encoded, stars);
+            }
         }
     }
 
@@ -222,6 +225,20 @@ fn as_json(text: &str) -> Vec<Vec<u8>> {
             }
         }
     }
+    // As .NET writes it: more characters, and the digits in capitals.
+    let mut capitals = String::new();
+    for c in text.chars() {
+        if c == '\\' {
+            capitals.push_str("\\\\");
+        } else if (c.is_ascii_graphic() || c == ' ') && !"\"&'+<>`".contains(c) {
+            capitals.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(capitals, "\\u{unit:04X}");
+            }
+        }
+    }
     let slashes = inner.replace('/', "\\/");
     let ascii_slashes = ascii.replace('/', "\\/");
     // Many languages also write these so, for pages.
@@ -229,7 +246,7 @@ fn as_json(text: &str) -> Vec<Vec<u8>> {
     for (c, escape) in [('&', "\\u0026"), ('<', "\\u003c"), ('>', "\\u003e"), ('\'', "\\u0027")] {
         html = html.replace(c, escape);
     }
-    [inner.to_owned(), slashes, ascii, ascii_slashes, html].map(String::into_bytes).into()
+    [inner.to_owned(), slashes, ascii, ascii_slashes, html, capitals].map(String::into_bytes).into()
 }
 
 /// As it stands in HTML, with the two common spellings of the quote.
@@ -282,6 +299,14 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_found_without_the_white_space_around_it() {
+        let text = b"{\"key\":\"s3cr+t/value\"}";
+        assert_eq!(every_way(" s3cr+t/value\n", text), b"{\"key\":\"HOLDER\"}");
+        assert_eq!(every_way(" s3cr+t/value\n", b"< s3cr+t/value\n>"), b"<HOLDER>");
+        assert_eq!(every_way("s3cr+t/value\n", b"s3cr%2Bt%2Fvalue"), b"****************");
+    }
+
+    #[test]
     fn an_encoded_value_becomes_stars() {
         let hex: String = VALUE.bytes().map(|byte| format!("{byte:02x}")).collect();
         let all: String = VALUE.bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -298,6 +323,7 @@ mod tests {
             json[1..json.len() - 1].to_owned(),
             "s3cr+t/va lu\\\"e&\\u00e4?~".to_owned(),
             "s3cr+t\\/va lu\\\"e&\\u00e4?~".to_owned(),
+            "s3cr\\u002Bt/va lu\\u0022e\\u0026\\u00E4?~".to_owned(),
             "s3cr+t/va lu&quot;e&amp;\u{e4}?~".to_owned(),
         ] {
             let text = format!("<{encoded}>");

@@ -215,6 +215,28 @@ fn a_denial_holds_by_every_name_that_the_hosts_links_give() {
     by_broker(cell.ask("read", &[("handle", handle)]));
 }
 
+/// A folder that the cell may take away stands between a denial and where it leads.
+#[test]
+fn a_denial_does_not_go_with_a_folder_on_its_way() {
+    for rename in [false, true] {
+        let place = Place::new();
+        fs::create_dir_all(place.at("in/keys")).unwrap();
+        fs::create_dir(place.at("in/sub")).unwrap();
+        fs::write(place.at("in/keys/key"), SECRET).unwrap();
+        symlink("in/sub/../keys", place.at("alias")).unwrap();
+        let cell = place.cell(&[("rw", "in"), ("!rw", "alias")]);
+        refused(&cell, &place, "in/keys/key");
+        let sub = place.at("in/sub");
+        if rename {
+            cell.rename(sub, place.at("in/other")).unwrap();
+        } else {
+            cell.ask("remove", &[("path", text(sub)), ("directory", Value::Bool(true))]).unwrap();
+        }
+        refused(&cell, &place, "in/keys/key");
+        by_broker(cell.rename(place.at("in/keys"), place.at("in/mine")));
+    }
+}
+
 #[test]
 fn a_link_that_a_denial_goes_through_stays_where_it_is() {
     let place = Place::new();

@@ -290,6 +290,22 @@ fn a_head_that_trickles_is_cut_off_by_the_time() {
 }
 
 #[test]
+fn a_body_that_floods_with_nothing_is_cut_off_by_the_time() {
+    let server = Server::new(|mut stream| {
+        let _ = Asked::read(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx");
+        // Behind a chunk, where these carry nothing.
+        while stream.write_all(&[b'\r'; 1 << 16]).is_ok() {}
+    });
+    let session = cell_for(&server);
+    let timeout = [("timeout", Value::Float(0.2))];
+    let answer = ask_http(&session, "GET", &server.url("/"), &timeout).unwrap();
+    assert_eq!(*answer.field("body"), Value::Bytes(b"x".to_vec()));
+    let failure = failed(receive(&session, &answer.handle().unwrap()));
+    assert_eq!(failure.message, "[Errno 110] Connection timed out");
+}
+
+#[test]
 fn a_body_that_trickles_is_handed_on_as_it_comes() {
     let server = trickling(b"HTTP/1.1 200 OK\r\n\r\n");
     let session = cell_for(&server);

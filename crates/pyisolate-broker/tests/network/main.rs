@@ -4,6 +4,7 @@
 
 mod http;
 mod redirects;
+mod revoked;
 mod secret;
 mod servers;
 mod streams;

@@ -13,18 +13,18 @@ use pyisolate_broker::{DecidedBy, Refusal, Session};
 use pyisolate_policy::{LimitName, Limits};
 use rustix::net::{AddressFamily, SocketType};
 
-fn echo() -> Server {
+pub(crate) fn echo() -> Server {
     Server::new(|stream| {
         let _ = std::io::copy(&mut &stream, &mut &stream);
     })
 }
 
-fn stream(session: &Session, host: &str, port: u16) -> TcpStream {
+pub(crate) fn stream(session: &Session, host: &str, port: u16) -> TcpStream {
     let granted = ask_connect(session, host, port).unwrap();
     TcpStream::from(granted.descriptor.unwrap())
 }
 
-fn echoes(mut stream: &TcpStream) {
+pub(crate) fn echoes(mut stream: &TcpStream) {
     stream.write_all(b"hello").unwrap();
     let mut back = [0; 5];
     stream.read_exact(&mut back).unwrap();

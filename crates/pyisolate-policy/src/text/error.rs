@@ -8,7 +8,7 @@ use super::tree::Spot;
 /// How much of a line is shown, in characters.
 const LINE_CHARS_MAX: usize = 160;
 /// How many problems are shown: whoever has more repairs these first.
-const PROBLEMS_MAX: usize = 20;
+pub(crate) const PROBLEMS_MAX: usize = 20;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,9 @@ impl TextError {
             let at = usize::try_from(problem.line).unwrap_or(0).saturating_sub(1);
             let line = lines.get(at).copied().unwrap_or_default();
             // Nothing that could move the cursor of a terminal, and one column a character.
-            line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
+            // No more of it than is shown: a text that is one line could have many problems in it.
+            let shown = line.chars().take(LINE_CHARS_MAX);
+            shown.map(|c| if c.is_control() { ' ' } else { c }).collect::<String>()
         };
         let problems = problems
             .into_iter()

@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::reader::{Fields, Reader, nearest, shorten};
+use super::reader::{Fields, Reader, shorten};
 use super::rights::{self, RIGHT_KEYS};
 use super::tree::{Located, Spot, Value};
 use super::{Document, TextError};
 use crate::limits::{LimitName, Limits};
 use crate::name::CellName;
-use crate::policy::{LimitChanges, Policy};
+use crate::policy::{LimitChanges, Policy, Rule};
 use crate::template;
 
 /// How many rules one document may come to, with what `extends` repeats: a hundred cells of a
 /// thousand rules.
 const RULES_MAX: usize = 100_000;
+/// A rule counts as one more for so many bytes of its text, as the environment of a program or a
+/// list of hosts can be as long as the document.
+const RULE_BYTES: usize = 256;
 
 /// What one policy of a document says by itself.
 struct Section {
@@ -207,17 +210,24 @@ impl Resolver<'_> {
         path: &mut Vec<CellName>,
     ) -> Policy {
         let mut policy = Policy::default();
+        if self.rules > RULES_MAX {
+            return policy;
+        }
         // Of what is named twice the last place counts, as it does for rules.
         let mut named = HashSet::new();
         let mut bases: Vec<_> =
             section.extends.iter().rev().filter(|(base, _)| named.insert(base)).collect();
         bases.reverse();
         for (base, spot) in bases {
-            policy.extend(&self.base(reader, base, *spot, path));
+            let base = self.base(reader, base, *spot, path);
+            policy.rules.extend(base.rules);
+            policy.limits.0.extend(base.limits.0);
         }
+        // Looks for repetitions, once for all of them.
         policy.extend(&section.own);
         let before = self.rules;
-        self.rules = before.saturating_add(policy.rules.len());
+        let size = |rule: &Rule| 1 + rule.to_string().len() / RULE_BYTES;
+        self.rules = before.saturating_add(policy.rules.iter().map(size).sum());
         if self.rules > RULES_MAX {
             if before <= RULES_MAX {
                 let spot = section.extends.first().map_or_else(Spot::default, |(_, spot)| *spot);
@@ -259,11 +269,9 @@ impl Resolver<'_> {
             },
             (None, None) => {
                 let message = format!("there is no template or cell {:?}", shorten(base));
-                let names: Vec<&str> = template::names()
-                    .into_iter()
-                    .chain(self.cells.keys().map(CellName::as_str))
-                    .collect();
-                let advice = match nearest(base, names.iter().copied()) {
+                let cells = self.cells.keys().map(CellName::as_str);
+                let names = template::names().into_iter().chain(cells);
+                let advice = match reader.nearest(base, names) {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => format!("the templates are {}", template::names().join(", ")),
                 };

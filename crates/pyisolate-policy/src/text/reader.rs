@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::error::Problem;
+use super::error::{PROBLEMS_MAX, Problem};
 use super::tree::{Entry, Located, Spot, Value};
 use crate::policy::{Effect, Origin, Rule};
 use crate::right::Right;
@@ -89,12 +89,22 @@ impl Reader {
         fields
     }
 
+    /// The candidate that was probably meant by `text`. Looked for while what is noted is shown
+    /// too: to compare all unknown names with all known ones could take hours.
+    pub(crate) fn nearest<'c>(
+        &self,
+        text: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Option<&'c str> {
+        if self.problems.len() < PROBLEMS_MAX { nearest(text, candidates) } else { None }
+    }
+
     /// Notes every key that is not one of `keys`.
     pub(crate) fn only(&mut self, fields: Fields<'_>, place: &str, keys: &[&str]) {
         for entry in fields.all() {
             if !keys.contains(&entry.key.as_str()) {
                 let message = format!("unknown key {:?} in {place}", shorten(&entry.key));
-                let advice = match nearest(&entry.key, keys.iter().copied()) {
+                let advice = match self.nearest(&entry.key, keys.iter().copied()) {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => format!("the keys are {}", keys.join(", ")),
                 };

@@ -8,6 +8,9 @@ pub(crate) const TEXT_BYTES_MAX: usize = 1 << 20;
 pub(crate) const DEPTH_MAX: usize = 64;
 /// How many values there may be, those that YAML's aliases repeat among them.
 pub(crate) const NODES_MAX: usize = 100_000;
+/// A text that an alias repeats counts as one value more for so many bytes: longer than what is
+/// usual in a policy.
+const NODE_BYTES: usize = 256;
 
 /// A place in a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,11 +126,15 @@ pub(crate) fn insert(
 }
 
 impl Located {
-    /// How many values it is made of, itself among them.
+    /// How many values it is made of, itself among them, and long texts as several.
     pub(crate) fn count(&self) -> usize {
         1 + match &self.value {
+            Value::Text(text) | Value::Other(text) => text.len() / NODE_BYTES,
             Value::List(items) => items.iter().map(Self::count).sum(),
-            Value::Table(entries) => entries.iter().map(|entry| 1 + entry.value.count()).sum(),
+            Value::Table(entries) => {
+                let key = |entry: &Entry| 1 + entry.key.len() / NODE_BYTES;
+                entries.iter().map(|entry| key(entry) + entry.value.count()).sum()
+            }
             _ => 0,
         }
     }

@@ -71,7 +71,7 @@ impl<'t> Reader<'t> {
                     ScalarStyle::Plain => Value::of_plain(&text),
                     _ => Value::Text(text.into_owned()),
                 };
-                Ok(self.keep(anchor, Located { value, spot }))
+                self.keep(anchor, Located { value, spot })
             }
             Event::SequenceStart(anchor, tag) => {
                 untagged(tag.as_deref(), spot)?;
@@ -82,7 +82,7 @@ impl<'t> Reader<'t> {
                         (event, spot) => items.push(self.value(event, spot, depth + 1)?),
                     }
                 }
-                Ok(self.keep(anchor, Located { value: Value::List(items), spot }))
+                self.keep(anchor, Located { value: Value::List(items), spot })
             }
             Event::MappingStart(anchor, tag) => {
                 untagged(tag.as_deref(), spot)?;
@@ -101,18 +101,20 @@ impl<'t> Reader<'t> {
                     let entry = Entry { key: key.into_owned(), spot, value };
                     insert(&mut entries, &mut seen, entry)?;
                 }
-                Ok(self.keep(anchor, Located { value: Value::Table(entries), spot }))
+                self.keep(anchor, Located { value: Value::Table(entries), spot })
             }
             _ => Err(Problem::at(spot, "a value is missing", "")),
         }
     }
 
     /// Remembers a value that an alias can stand for; 0 is no anchor.
-    fn keep(&mut self, anchor: usize, value: Located) -> Located {
+    fn keep(&mut self, anchor: usize, value: Located) -> Result<Located, Problem> {
         if anchor != 0 {
+            // The copy counts: with anchors inside of each other there are as many as anchors.
+            self.budget.take(value.count(), 1, value.spot)?;
             self.anchors.insert(anchor, value.clone());
         }
-        value
+        Ok(value)
     }
 }
 
