@@ -99,6 +99,13 @@ pub fn drop_bounding() -> Result<(), CapabilityError> {
     Ok(())
 }
 
+/// Whether the calling thread has all of `wanted` in its effective set.
+pub(crate) fn has(wanted: CapabilitySet) -> Result<bool, CapabilityError> {
+    let sets =
+        rustix::thread::capabilities(None).map_err(|error| CapabilityError::Get(error.into()))?;
+    Ok(sets.effective.contains(wanted))
+}
+
 /// Whether the process has any effective capability: proof of a fresh user namespace, in a cell
 /// whose zygote had none.
 ///

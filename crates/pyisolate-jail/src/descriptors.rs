@@ -38,6 +38,14 @@ pub enum DescriptorError {
         /// Why. `ENOSYS`: a kernel before 5.9.
         source: io::Error,
     },
+    /// `fcntl` of a descriptor that was to be kept.
+    #[error("descriptor {number}, which was to be kept, is not open")]
+    NotOpen {
+        /// The descriptor.
+        number: RawFd,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// Opens `/dev/null` for reading and writing.
@@ -98,6 +106,20 @@ pub fn check(keep: &[RawFd]) -> Result<(), DescriptorError> {
     } else {
         Err(DescriptorError::BadList(keep.to_vec()))
     }
+}
+
+/// Reads back that the list is still open.
+///
+/// # Errors
+/// Names the one that is not.
+pub(crate) fn verify_open(keep: &[RawFd]) -> Result<(), DescriptorError> {
+    for number in keep.iter().copied() {
+        // SAFETY: F_GETFD takes no argument and touches no memory.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+            return Err(DescriptorError::NotOpen { number, source: io::Error::last_os_error() });
+        }
+    }
+    Ok(())
 }
 
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), DescriptorError> {

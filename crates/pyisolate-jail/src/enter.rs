@@ -242,7 +242,7 @@ fn rlimits_layer(limits: &Rlimits) -> crate::Layer {
     crate::Layer { name: LayerName::Rlimits, status, detail }
 }
 
-fn landlock_layer(support: Support) -> crate::Layer {
+pub(crate) fn landlock_layer(support: Support) -> crate::Layer {
     let (status, detail) = match support {
         Support::Complete { abi } => {
             (Status::Enforced, format!("ABI {abi}: read files only, no TCP, no signals out"))

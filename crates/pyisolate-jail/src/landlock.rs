@@ -3,7 +3,8 @@
 //!
 //! The domain lets a process read files and list directories, read and write `/dev/null`, and
 //! nothing else: no executing, no writing, no TCP, no abstract sockets or signals across its edge.
-//! The ruleset is made once; each cell enters it through the inherited descriptor.
+//! The ruleset is made once; each cell enters it through the inherited descriptor. A thread of the
+//! host, which may have no root of its own, enters one that names what may be read.
 //!
 //! It is the one layer a kernel may lack. What was achieved is a value, [`Support`], and goes into
 //! the report.
@@ -18,6 +19,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
     PathFdError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
+use rustix::fs::{Mode, OFlags};
 
 /// The newest ABI whose rights are asked for. Older kernels give what they have.
 const WANTED: ABI = ABI::V6;
@@ -57,6 +59,22 @@ pub enum LandlockError {
     /// `landlock_restrict_self`.
     #[error("landlock_restrict_self failed")]
     Enter(#[source] io::Error),
+    /// The root can still be listed, which the domain does not allow.
+    #[error("the Landlock domain is not in force after it was entered")]
+    NotInForce,
+}
+
+/// What a thread may do at a path, and below it if it is a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Grant {
+    /// Read files and list directories.
+    Tree,
+    /// List directories, and not read what is in them.
+    Listing,
+    /// Read this one file.
+    File,
+    /// Read it and write to it.
+    Null,
 }
 
 /// A ruleset that can be entered again and again.
@@ -112,6 +130,26 @@ impl Domain {
         Ok(Self { ruleset: created.into(), support })
     }
 
+    /// Makes the ruleset of a thread, which reads `grants` and nothing else of the tree that the
+    /// caller has now. The rules are about the files themselves, by whatever path they are reached.
+    pub(crate) fn prepare_thread(grants: &[(PathBuf, Grant)]) -> Result<Self, LandlockError> {
+        let support = Support::probe();
+        if support == Support::Missing {
+            return Ok(Self { ruleset: None, support });
+        }
+        let mut created = nothing()?;
+        for (path, grant) in grants {
+            let access: BitFlags<AccessFs> = match grant {
+                Grant::Tree => AccessFs::ReadFile | AccessFs::ReadDir,
+                Grant::Listing => AccessFs::ReadDir.into(),
+                Grant::File => AccessFs::ReadFile.into(),
+                Grant::Null => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate,
+            };
+            created = created.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
+        }
+        Ok(Self { ruleset: created.into(), support })
+    }
+
     /// What the kernel enforces of it.
     #[must_use]
     pub fn support(&self) -> Support {
@@ -139,16 +177,30 @@ impl Domain {
     }
 }
 
-/// A ruleset about everything there is to restrict, which lets files be read and folders be listed.
-fn nothing_but_reading() -> Result<RulesetCreated, LandlockError> {
-    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+/// Tries what the domain of a thread refuses on every kernel that has Landlock: to list the root.
+/// (There is no call that asks for the domain itself.)
+pub(crate) fn verify_thread() -> Result<(), LandlockError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open("/", flags, Mode::empty()) {
+        Err(rustix::io::Errno::ACCESS) => Ok(()),
+        _ => Err(LandlockError::NotInForce),
+    }
+}
+
+/// A ruleset about everything there is to restrict, which allows none of it.
+fn nothing() -> Result<RulesetCreated, LandlockError> {
     Ok(Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?
-        .create()?
-        .add_rule(PathBeneath::new(PathFd::new("/")?, read))?)
+        .create()?)
+}
+
+/// The same, which lets files be read and folders be listed.
+fn nothing_but_reading() -> Result<RulesetCreated, LandlockError> {
+    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    Ok(nothing()?.add_rule(PathBeneath::new(PathFd::new("/")?, read))?)
 }
 
 impl Support {

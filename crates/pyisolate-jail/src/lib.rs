@@ -9,13 +9,17 @@
 //! A program that the broker runs gets another jail of the same parts ([`spawn_command`]): the host's
 //! system folders to read, a scratch folder, and no network.
 //!
+//! A guest that runs on a thread of the host's process gets what the kernel keeps for each thread by
+//! itself ([`ThreadJail`]). Memory is not among it.
+//!
 //! **Why a crate of its own.** The jail is the same for every cell, whatever its policy, so it can
 //! be read, tested and measured by itself. It links neither Python nor the supervisor, and costs a
 //! fraction of a millisecond a cell.
 //!
 //! **What it refuses to do.** It never weakens itself in silence: a layer that cannot be applied is
-//! an error, and the process that meets it has to end. The one exception is Landlock, which a
-//! kernel may lack; then the [`Report`] says so, and who demands it can refuse the cell. Every
+//! an error, and the process that meets it has to end. The exceptions are Landlock, which a kernel
+//! may lack, and what a thread cannot have, or not without rights; then the [`Report`] says so, and
+//! who demands it can refuse the cell. Every
 //! layer in a report was read back from the kernel. Nothing here grants anything: there is no call
 //! to widen a jail once entered. It knows no policy, makes no cgroup, and does not run where the
 //! kernel has no user namespaces or is older than 5.14.
@@ -39,7 +43,11 @@ mod root;
 pub mod seccomp;
 mod seccomp_command;
 mod seccomp_table;
+mod seccomp_thread;
 mod template;
+mod thread;
+mod thread_namespaces;
+mod thread_root;
 
 pub use capabilities::CapabilityError;
 pub use clone::{CELL_CLONE_FLAGS, Cloned, clone_cell};
@@ -63,3 +71,5 @@ pub use root::{RootError, Trees};
 pub use seccomp::{Filters, SeccompError};
 pub use seccomp_command::CommandFilter;
 pub use template::{MapTemplateError, await_map, map_template};
+pub use thread::{PrepareThreadError, ThreadError, ThreadJail};
+pub use thread_namespaces::ThreadNamespaceError;

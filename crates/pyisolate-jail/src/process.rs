@@ -31,7 +31,15 @@ pub enum ProcessError {
     /// `sigprocmask`.
     #[error("resetting the signal mask failed")]
     SignalMask(#[source] io::Error),
+    /// The kernel does not report a signal as blocked after all were.
+    #[error("signal {0} is not blocked after all were")]
+    NotBlocked(libc::c_int),
 }
+
+/// Signals that a thread's own instructions raise. Blocked, they would end the process unheard, and
+/// no handler could tell of them.
+const FAULTS: &[libc::c_int] =
+    &[libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
 
 /// `execve` grants nothing from here on: set-user-id bits and file capabilities are ignored.
 ///
@@ -105,4 +113,40 @@ pub fn reset_signals() -> Result<(), ProcessError> {
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     unblock_signals()
+}
+
+/// Blocks every signal but faults in the calling thread alone, so that what is sent to the process
+/// is handled by its other threads. The two that libc keeps for itself stay unblocked.
+///
+/// # Errors
+/// The kernel's, or that one does not read back.
+pub(crate) fn block_signals() -> Result<(), ProcessError> {
+    let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises the set that it is given; sigdelset and pthread_sigmask are
+    // given that set, which is live. pthread_sigmask reads the new mask, takes null for the old one
+    // as "not wanted", then takes null for the new one as "no change" and fills the old one.
+    let blocked = unsafe {
+        libc::sigfillset(mask.as_mut_ptr());
+        for fault in FAULTS {
+            libc::sigdelset(mask.as_mut_ptr(), *fault);
+        }
+        let result = match libc::pthread_sigmask(libc::SIG_SETMASK, mask.as_ptr(), ptr::null_mut())
+        {
+            0 => libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), mask.as_mut_ptr()),
+            error => error,
+        };
+        if result != 0 {
+            return Err(ProcessError::SignalMask(io::Error::from_raw_os_error(result)));
+        }
+        mask.assume_init()
+    };
+    let unblockable = [libc::SIGKILL, libc::SIGSTOP];
+    for signal in (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+        // SAFETY: `blocked` is a live, initialised set.
+        let is_blocked = unsafe { libc::sigismember(&raw const blocked, signal) } == 1;
+        if !is_blocked && !FAULTS.contains(&signal) && !unblockable.contains(&signal) {
+            return Err(ProcessError::NotBlocked(signal));
+        }
+    }
+    Ok(())
 }

@@ -221,25 +221,28 @@ pub(crate) fn tmpfs(room: &Room, attributes: MountAttrFlags) -> Result<OwnedFd, 
 }
 
 pub(crate) fn make_mount_point(root: BorrowedFd<'_>, bind: &Bind) -> Result<(), RootError> {
-    let failed =
-        |error: Errno| RootError::MountPoint { path: bind.target.clone(), source: error.into() };
-    let directory_mode = Mode::from_raw_mode(0o755);
-    let make = |directory: &Path| match rustix::fs::mkdirat(root, directory, directory_mode) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(failed(error)),
-    };
-    let parents: Vec<_> =
-        bind.target.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
-    for parent in parents.into_iter().rev() {
-        make(parent)?;
-    }
+    make_parents(root, &bind.target)?;
     if bind.kind == BindKind::Directory {
-        return make(&bind.target);
+        return make_directory(root, &bind.target);
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::openat(root, &bind.target, flags, Mode::from_raw_mode(0o444))
         .map(drop)
-        .map_err(failed)
+        .map_err(|error| RootError::MountPoint { path: bind.target.clone(), source: error.into() })
+}
+
+/// Makes the directories that `path` is in.
+pub(crate) fn make_parents(root: BorrowedFd<'_>, path: &Path) -> Result<(), RootError> {
+    let parents: Vec<_> =
+        path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+    parents.into_iter().rev().try_for_each(|parent| make_directory(root, parent))
+}
+
+fn make_directory(root: BorrowedFd<'_>, path: &Path) -> Result<(), RootError> {
+    match rustix::fs::mkdirat(root, path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(RootError::MountPoint { path: path.to_path_buf(), source: error.into() }),
+    }
 }
 
 pub(crate) fn attach(

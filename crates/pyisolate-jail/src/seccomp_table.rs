@@ -53,7 +53,8 @@ pub(crate) const fn row(name: &'static str, number: i64, when: When, reason: &'s
     Row { name, number, when, reason }
 }
 
-/// What a cell may do.
+/// What a cell may do. A row whose effect is on the whole process belongs on the list in
+/// `seccomp_thread.rs` too, which keeps it from threads of the host.
 #[rustfmt::skip] // one row a line, as a table
 pub(crate) const CELL: &[Row] = &[
     row("read", libc::SYS_read, When::Always, "read and write descriptors it holds"),
