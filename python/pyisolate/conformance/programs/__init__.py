@@ -1,0 +1,46 @@
+"""The programs, a file for each promise. A new file is added to `GROUPS`."""
+
+from pyisolate.conformance.programs import (
+    buffers,
+    builtin_errors,
+    calls,
+    deaths,
+    denials,
+    errors,
+    events,
+    grants,
+    identity,
+    imports,
+    limits,
+    messages,
+    namespace,
+    ordinary,
+    own_capabilities,
+    refused_values,
+    reload,
+    standard_library,
+    values,
+)
+
+GROUPS = (
+    namespace.GROUP,
+    calls.GROUP,
+    messages.GROUP,
+    events.GROUP,
+    values.GROUP,
+    identity.GROUP,
+    buffers.GROUP,
+    refused_values.GROUP,
+    errors.GROUP,
+    builtin_errors.GROUP,
+    imports.GROUP,
+    limits.GROUP,
+    denials.GROUP,
+    grants.GROUP,
+    own_capabilities.GROUP,
+    reload.GROUP,
+    deaths.GROUP,
+    ordinary.GROUP,
+    standard_library.GROUP,
+)
+"""In the order in which they run."""
