@@ -17,7 +17,7 @@ from asking import ask
 from cells import PATIENCE, assert_serves, death_of, run, until
 from command import call
 from plumbing import Gate, ask_in_threads, gate_fixture, holdings, host, nothing_is_left  # noqa: F401
-from pyisolate import Clock, HostCapability, Policy, Supervisor
+from pyisolate import Capability, Clock, HostCapability, Policy, Supervisor
 
 MIB = 1 << 20
 RAW = [*raw_channel.MODULES, "threading"]
@@ -317,6 +317,25 @@ def test_what_took_too_long_while_it_waited_is_not_begun(supervisor, gate):
         assert ask(cell, "late", "x", "late")[0] == "TimeoutError"
         gate.opened.set()
         assert ask(cell, "echo", "x", 5) == 5
+        assert begun == []
+
+
+def test_what_waited_is_not_begun_under_a_policy_that_has_gone(supervisor, gate):
+    begun = []
+    own = {"hang": gate, "late": begun.append}
+    policy = Policy().grant(Capability("hang"))
+    options = {"capabilities": own, "allowed_imports": ["threading"]}
+    with supervisor.spawn("a", policy=policy.grant(Capability("late")), **options) as cell:
+        run(cell, ask_in_threads(8))
+        assert until(lambda: len(gate.begun) == 8)
+        cell.exec("""
+try: post(request("late", "x", "late"))
+except Exception as error: post(type(error).__name__)
+""")
+        time.sleep(0.2)  # until it waits
+        cell.set_policy(policy.deny(Capability("late")))
+        gate.opened.set()
+        assert cell.recv(PATIENCE) == "CapabilityDenied"
         assert begun == []
 
 

@@ -313,13 +313,19 @@ def test_trouble_before_the_start_is_json_too(run):
     assert end["stats"] is None
 
 
-@pytest.mark.parametrize("backend", ["subinterpreter", "microvm"])
-def test_backends_of_later_releases_are_refused_clearly(run, backend):
-    done = run("post(1)", "--backend", backend)
+def test_a_backend_of_a_later_release_is_refused_clearly(run):
+    done = run("post(1)", "--backend", "microvm")
     assert done.stderr == (
-        f"pyisolate: --backend {backend} is not in this release: use --backend process\n"
+        "pyisolate: --backend microvm is not in this release: use --backend process\n"
     )
     assert done.returncode == 6
+
+
+def test_a_script_runs_in_a_sub_interpreter(run):
+    done = run("import threading\nthreading.Thread()", "--backend", "subinterpreter")
+    assert "allowed_imports" in done.stderr
+    done = run("print(6 * 7)", "--backend", "subinterpreter")
+    assert (done.stdout, done.stderr, done.returncode) == ("42\n", "", 0)
 
 
 @pytest.mark.parametrize("command", [MODULE, SCRIPT], ids=["python -m", "script"])

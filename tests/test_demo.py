@@ -37,6 +37,15 @@ def test_everything_holds(require, tmp_path):
     assert done.stdout.rstrip().endswith("checks held.")
 
 
+def test_everything_holds_in_a_sub_interpreter(require, tmp_path):
+    require("seccomp", "landlock")
+    done = demo("--backend", "subinterpreter", cwd=tmp_path)
+    assert (done.stderr, done.returncode) == ("", 0), done.stdout
+    assert "BROKEN" not in done.stdout
+    assert "guard: not in a sub-interpreter" in done.stdout
+    assert done.stdout.rstrip().endswith("checks held.")
+
+
 def test_nothing_is_left_behind(require, tmp_path):
     require("userns", "seccomp")
     done = demo(env={**os.environ, "TMPDIR": str(tmp_path)})

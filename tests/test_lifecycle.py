@@ -74,7 +74,7 @@ def test_supervisors_have_names_of_their_own():
         assert supervisor.list_active() == [cell.name]
 
 
-@pytest.mark.parametrize("backend", ["docker", "", "PROCESS", None])
+@pytest.mark.parametrize("backend", ["docker", "", "PROCESS", 1])
 def test_unknown_backends_are_refused(backend):
     with pytest.raises(ValueError, match="backend"):
         pyisolate.spawn("backend", backend=backend)

@@ -172,7 +172,8 @@ class Stats:
 
     @property
     def mem_bytes(self) -> int:
-        """Resident memory, pages shared with its zygote included; 0 after its end."""
+        """Resident memory, pages shared with its zygote included; of a sub-interpreter, what it was
+        given. 0 after its end."""
 
     @property
     def wall_ms(self) -> int:
@@ -193,6 +194,11 @@ class Stats:
     @property
     def denied(self) -> int:
         """Requests that were refused."""
+
+    @property
+    def abandoned(self) -> bool:
+        """It was a sub-interpreter's and could not be ended, in a call into C that does not return:
+        its thread and its memory stay until this process ends."""
 
 @final
 class Layer:
@@ -219,6 +225,7 @@ class Supervisor:
         description: str,
         runtime: str | os.PathLike[str],
         warm_pool: int,
+        pool_of: str,
         environment: str | os.PathLike[str] | None = None,
         on_denial: Callable[[DenialEvent], object] | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -232,6 +239,7 @@ class Supervisor:
         trusted: list[type],
         template: Template | None = None,
         *,
+        backend: str = "process",
         policy: Policy | None = None,
         follows_document: bool = False,
         granted: Policy | None = None,

@@ -20,7 +20,7 @@ from pyisolate.policy import Policy, PolicyLike, is_path, read_document, resolve
 BackendMode = Literal["subinterpreter", "process", "microvm"]
 """The walls that the contract names."""
 SUPPORTED_BACKENDS: tuple[BackendMode, ...] = ("subinterpreter", "process", "microvm")
-"""Every name that `backend=` takes. This release has `process`; the others are refused clearly."""
+"""Every name that `backend=` takes. This release has no `microvm`, and refuses it clearly."""
 DEFAULT_BACKEND: BackendMode = "process"
 
 
@@ -36,8 +36,10 @@ class Supervisor:
 
     `warm_pool`: how many cells to keep forked and confined; `spawn` takes one, whatever its
     policy, and it is replaced in the background.
+    `backend`: where the wall of its cells stands if `spawn` does not say; the pool's are of this
+    kind.
     `environment`: the folder of a virtual environment whose interpreter and packages cells get,
-    instead of the host's own. It needs no pyisolate.
+    instead of the host's own. It needs no pyisolate. Sub-interpreters are always the host's own.
     `policy_token`: what `reload_policy` asks for; without one no policy can be reloaded.
     `journal`: a file to which every crossing is written, as lines that are linked by hashes;
     `pyisolate journal verify` finds a change. One that is there is gone on with.
@@ -52,6 +54,7 @@ class Supervisor:
         self,
         warm_pool: int = 0,
         *,
+        backend: BackendMode = DEFAULT_BACKEND,
         environment: str | os.PathLike[str] | None = None,
         policy_token: str | bytes | None = None,
         journal: str | os.PathLike[str] | None = None,
@@ -62,11 +65,14 @@ class Supervisor:
             raise ValueError(f"warm_pool={warm_pool} is below 0")
         if on_denial is not None and not callable(on_denial):
             raise TypeError(f"on_denial={on_denial!r} cannot be called")
+        self._backend = _checked(backend, environment is not None)
         folder = None if environment is None else Path(environment).absolute()
+        self._has_environment = folder is not None
         self._core = _core.Supervisor(
             _describe() if folder is None else "",
             _core.__file__,
             warm_pool,
+            self._backend,
             folder,
             on_denial,
             journal,
@@ -80,7 +86,7 @@ class Supervisor:
         self,
         name: str,
         *,
-        backend: BackendMode = DEFAULT_BACKEND,
+        backend: BackendMode | None = None,
         policy: PolicyLike | None = None,
         allowed_imports: Iterable[str] | None = None,
         capabilities: Mapping[str, object] | None = None,
@@ -101,6 +107,8 @@ class Supervisor:
     ) -> Cell:
         """Make a cell.
 
+        `backend`: where its wall stands, unless as the supervisor's: `process`, or `subinterpreter`
+        for code that is trusted somewhat, in an interpreter of this process behind a thread's wall.
         `name`: 1 to 64 of letters, digits, `_`, `-` and `.`; a live cell's name is taken.
         `policy`: what the cell may have: a template's name, the path of a policy document (text
         with a slash in it, or that ends in .yml, .yaml, .toml or .json), a document as a dict, or a
@@ -134,11 +142,7 @@ class Supervisor:
         Raises `ValueError` for a bad name, limit or backend, `PolicyError` for a policy that is
         none, `SandboxError` and its kinds if no cell could be made.
         """
-        if backend not in SUPPORTED_BACKENDS:
-            names = ", ".join(SUPPORTED_BACKENDS)
-            raise ValueError(f"unknown backend {backend!r}: choose one of {names}")
-        if backend != "process":
-            raise SandboxError(f"backend={backend!r} is not in this release: use backend='process'")
+        chosen = self._backend if backend is None else _checked(backend, self._has_environment)
         limits = {
             "wall_time_ms": wall_time_ms,
             "cpu_ms": cpu_ms,
@@ -162,6 +166,7 @@ class Supervisor:
             list(allowed_imports or ()),
             list(trusted_types or ()),
             template,
+            backend=chosen,
             policy=None if resolved is None else resolved._inner,
             follows_document=_is_document(policy),
             granted=Policy().grant(*handed.grants)._inner,
@@ -236,6 +241,19 @@ class Supervisor:
         traceback: TracebackType | None,
     ) -> None:
         self.shutdown()
+
+
+def _checked(backend: BackendMode, has_environment: bool) -> BackendMode:
+    if backend not in SUPPORTED_BACKENDS:
+        names = ", ".join(SUPPORTED_BACKENDS)
+        raise ValueError(f"unknown backend {backend!r}: choose one of {names}")
+    if backend == "microvm":
+        raise SandboxError(f"backend={backend!r} is not in this release: use backend='process'")
+    if backend == "subinterpreter" and has_environment:
+        raise ValueError(
+            "a sub-interpreter is the host's own: leave environment= out, or use backend='process'"
+        )
+    return backend
 
 
 def _is_document(policy: object) -> bool:

@@ -28,6 +28,8 @@ pub struct GuestEnd {
     pub reader: GuestReader,
     /// Receives descriptors from the host.
     pub descriptors: GuestDescriptors,
+    /// Ends the waits of all of them, for a guest that does not die with its host.
+    pub control: GuestControl,
 }
 
 impl GuestEnd {
@@ -58,7 +60,8 @@ impl GuestEnd {
         Ok(Self {
             writer: GuestWriter { sender: Sender::new(&side, Direction::ToHost) },
             reader: GuestReader { receiver: Receiver::new(&side, Direction::ToGuest) },
-            descriptors: GuestDescriptors { side },
+            descriptors: GuestDescriptors { side: Arc::clone(&side) },
+            control: GuestControl { side },
         })
     }
 }
@@ -128,6 +131,26 @@ impl GuestReader {
     /// The host has broken the protocol.
     pub fn available(&mut self) -> Result<u32, ChannelError> {
         self.receiver.available()
+    }
+}
+
+/// What any thread beside the guest may do with its end. Clones are the same end.
+///
+/// A guest in a process of its own is killed when the host has no more use for it. One that is a
+/// thread of the host's process is told by this.
+#[derive(Debug, Clone)]
+pub struct GuestControl {
+    side: Arc<Side>,
+}
+
+impl GuestControl {
+    /// Says that the host does not answer any more. Threads that wait for it come back, with
+    /// [`Received::PeerGone`] or [`Sent::PeerGone`].
+    ///
+    /// # Errors
+    /// The kernel refuses to wake; the mark is set all the same.
+    pub fn mark_dead(&self) -> Result<(), ChannelError> {
+        self.side.mark_dead()
     }
 }
 

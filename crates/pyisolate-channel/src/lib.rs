@@ -74,7 +74,7 @@ mod cursor_model;
 
 pub use buffer::{SealedBuffer, SharedBuffer, fill_buffer, map_buffer};
 pub use error::{ChannelError, Violation};
-pub use guest::{GuestDescriptors, GuestEnd, GuestReader, GuestWriter};
+pub use guest::{GuestControl, GuestDescriptors, GuestEnd, GuestReader, GuestWriter};
 pub use host::{GuestFds, HostControl, HostEnd, HostReader, HostWriter, pair};
 pub use layout::{DEFAULT_RING_BYTES, max_record};
 pub use ring::{Received, Sent};

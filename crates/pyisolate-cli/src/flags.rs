@@ -21,6 +21,20 @@ pub(crate) enum Command {
     Run(Box<Run>),
     Policy(Policy),
     Journal(Journal),
+    Conformance(Conformance),
+}
+
+/// Show on this host that a backend keeps the contract.
+///
+/// Several hundred small programs drive the seven operations, and what the host sees must be, byte
+/// for byte, what is recorded for every backend. The suite drives the Python package, which runs
+/// it: this is there wherever `pip` installed PyIsolate. Its own --help says more.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Conformance {
+    /// What the Python package takes: --backend, -k, --list, --json, --transcripts
+    #[arg(value_name = "FLAGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
 }
 
 /// Run a script in a cell and print what it sends.
@@ -37,8 +51,9 @@ pub(crate) struct Run {
 
     /// Where the wall stands
     #[arg(long, value_enum, default_value_t = Backend::Process, hide_possible_values = true)]
-    #[arg(long_help = "Where the wall stands: `process` is a boundary of the kernel's. \
-                       `subinterpreter` and `microvm` are not in this release")]
+    #[arg(long_help = "Where the wall stands: `process` is a boundary of the kernel's; \
+                       `subinterpreter` is for code that is trusted somewhat, in an interpreter of \
+                       this process behind a thread's wall; `microvm` is not in this release")]
     pub(crate) backend: Backend,
 
     /// What the script may have: a file in YAML, TOML or JSON, or a template's name
@@ -128,11 +143,11 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    pub(crate) fn word(self) -> &'static str {
+    /// The supervisor's, which has no microVM yet: that is refused before a cell is made.
+    pub(crate) fn of_cell(self) -> pyisolate_supervisor::Backend {
         match self {
-            Self::Subinterpreter => "subinterpreter",
-            Self::Process => "process",
-            Self::Microvm => "microvm",
+            Self::Subinterpreter => pyisolate_supervisor::Backend::Subinterpreter,
+            Self::Process | Self::Microvm => pyisolate_supervisor::Backend::Process,
         }
     }
 }
@@ -156,6 +171,7 @@ Examples:
   pyisolate policy explain policy.yml read /data/penguins.csv
   pyisolate policy learn run.journal -o policy.yml
   pyisolate journal verify run.journal
+  pyisolate conformance --backend process
 
 `pyisolate run --help` says what the script sees and what the exit status tells.";
 

@@ -111,6 +111,13 @@ pub(crate) fn read(flags: &Run, policy: Option<Policy>, limits: Limits) -> Resul
         return Err(usage(format!("{large} large inputs need --limit open_files_max={needed}")));
     }
     let secrets = secret::read(&flags.secrets)?;
-    let options = CellOptions { limits, imports, policy, secrets, ..CellOptions::new(name) };
+    let options = CellOptions {
+        backend: flags.backend.of_cell(),
+        limits,
+        imports,
+        policy,
+        secrets,
+        ..CellOptions::new(name)
+    };
     Ok(Job { script, source, inputs, options })
 }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod conformance;
 mod flags;
 mod human;
 mod job;
@@ -31,17 +32,27 @@ mod source;
 mod status;
 mod text;
 
+use std::sync::Arc;
+
 use clap::Parser;
+use pyisolate_supervisor::{Environment, Interpreters};
 
 use crate::flags::{Command, Flags};
+
+/// Makes what makes sub-interpreter cells, in a program that has an interpreter.
+pub type MakeInterpreters = fn(&Environment) -> Arc<dyn Interpreters>;
 
 /// Runs the command; returns its exit status.
 ///
 /// `arguments` begin with the program's name. `environment` is what
 /// [`DESCRIBE`](pyisolate_supervisor::DESCRIBE) printed in the interpreter that cells are to run
-/// on; without it one is looked for.
+/// on; without it one is looked for. Without `interpreters` there are no sub-interpreter cells.
 #[must_use]
-pub fn run(arguments: Vec<String>, environment: Option<&str>) -> u8 {
+pub fn run(
+    arguments: Vec<String>,
+    environment: Option<&str>,
+    interpreters: Option<MakeInterpreters>,
+) -> u8 {
     let flags = match Flags::try_parse_from(arguments) {
         Ok(flags) => flags,
         Err(error) => {
@@ -51,8 +62,9 @@ pub fn run(arguments: Vec<String>, environment: Option<&str>) -> u8 {
         }
     };
     match flags.command {
-        Command::Run(flags) => run::run(&flags, environment).code(),
+        Command::Run(flags) => run::run(&flags, environment, interpreters).code(),
         Command::Policy(flags) => policy::run(&flags),
         Command::Journal(flags) => journal::run(&flags),
+        Command::Conformance(flags) => conformance::refuse(&flags).code(),
     }
 }

@@ -11,6 +11,7 @@ use pyisolate_supervisor::{
     SupervisorOptions, Value,
 };
 
+use crate::MakeInterpreters;
 use crate::flags::{Backend, KeptPayloads, Run};
 use crate::human::Human;
 use crate::job::{self, Input, Job};
@@ -23,7 +24,11 @@ use crate::status::Status;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the script; says how it ended.
-pub(crate) fn run(flags: &Run, environment: Option<&str>) -> Status {
+pub(crate) fn run(
+    flags: &Run,
+    environment: Option<&str>,
+    interpreters: Option<MakeInterpreters>,
+) -> Status {
     let policy = job::policy(flags);
     let limits = policy.and_then(|policy| Ok((job::limits(flags, policy.as_ref())?, policy)));
     let message_bytes = limits.as_ref().map_or(0, |(limits, _)| limits.message_bytes);
@@ -32,7 +37,7 @@ pub(crate) fn run(flags: &Run, environment: Option<&str>) -> Status {
     let report = &mut *report;
     let prepared = limits
         .and_then(|(limits, policy)| job::read(flags, policy, limits))
-        .and_then(|job| Ok((supervisor(flags, environment)?, job)));
+        .and_then(|job| Ok((supervisor(flags, environment, interpreters)?, job)));
     let printed = match prepared {
         Ok(((supervisor, journal), job)) => {
             let printed = perform(report, &supervisor, job);
@@ -57,13 +62,12 @@ pub(crate) fn run(flags: &Run, environment: Option<&str>) -> Status {
 fn supervisor(
     flags: &Run,
     environment: Option<&str>,
+    interpreters: Option<MakeInterpreters>,
 ) -> Result<(Supervisor, Option<Arc<Journal>>), Trouble> {
     let host = |message: String| Trouble::new(Status::Host, message);
-    if flags.backend != Backend::Process {
-        let name = flags.backend.word();
-        return Err(host(format!(
-            "--backend {name} is not in this release: use --backend process"
-        )));
+    if flags.backend == Backend::Microvm {
+        let text = "--backend microvm is not in this release: use --backend process";
+        return Err(host(text.to_owned()));
     }
     let environment = match environment {
         Some(text) => Environment::from_description(text, Path::new("this interpreter"), None),
@@ -71,8 +75,11 @@ fn supervisor(
     };
     let environment = environment.map_err(|error| host(error.to_string()))?;
     let journal = journal(flags)?;
-    let options =
-        SupervisorOptions { journal: journal.clone(), ..SupervisorOptions::new(environment) };
+    let options = SupervisorOptions {
+        journal: journal.clone(),
+        interpreters: interpreters.map(|make| make(&environment)),
+        ..SupervisorOptions::new(environment)
+    };
     let supervisor = Supervisor::new(options).map_err(|error| host(error.to_string()))?;
     Ok((supervisor, journal))
 }

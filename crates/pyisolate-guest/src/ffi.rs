@@ -4,7 +4,7 @@
 //! safe to call from this crate because its only entry points are calls that CPython makes.
 #![expect(unsafe_code, reason = "the C-API is called here and in module.rs alone")]
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::ptr::{self, NonNull};
 
 use pyo3_ffi as py;
@@ -117,14 +117,9 @@ impl Object {
     }
 }
 
-/// Compiles `source` and runs it in a new module of that name, which is not put into `sys.modules`.
-pub(crate) fn module_from_source(name: &CStr, file: &CStr, source: &str) -> PyResult<Object> {
-    let source = CString::new(source).map_err(|_| raise_system_error("source has a NUL byte"))?;
-    // SAFETY: NUL-terminated strings; new references or null out.
-    let code = Object::owned(unsafe {
-        py::Py_CompileString(source.as_ptr(), file.as_ptr(), py::Py_file_input)
-    })?;
-    // SAFETY: as above.
+/// Runs compiled code in a new module of that name, which is not put into `sys.modules`.
+pub(crate) fn module_of_code(name: &CStr, code: &Object) -> PyResult<Object> {
+    // SAFETY: a NUL-terminated string; a new reference or null out.
     let module = Object::owned(unsafe { py::PyModule_New(name.as_ptr()) })?;
     // SAFETY: a live module; its dict is borrowed from it and used while it lives.
     let globals = unsafe { py::PyModule_GetDict(module.as_ptr()) };
@@ -280,6 +275,18 @@ pub(crate) fn print_error() {
 pub(crate) fn is_memory_error() -> bool {
     // SAFETY: acts on this thread's error indicator; the type is a static of the interpreter.
     unsafe { py::PyErr_ExceptionMatches(py::PyExc_MemoryError) != 0 }
+}
+
+/// Takes the pending exception and says what it is.
+pub(crate) fn take_error() -> String {
+    // SAFETY: acts on this thread's error indicator; new references or null out.
+    let text = Object::owned(unsafe { py::PyErr_GetRaisedException() }).and_then(|error| {
+        // SAFETY: a live object; a new reference or null out.
+        let text = Object::owned(unsafe { py::PyObject_Repr(error.as_ptr()) })?;
+        str_of(text.as_ptr()).map(str::to_owned)
+    });
+    clear_error();
+    text.unwrap_or_else(|_| "an exception that cannot be shown".to_owned())
 }
 
 pub(crate) fn clear_error() {

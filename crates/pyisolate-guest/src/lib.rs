@@ -10,10 +10,13 @@
 //! whatever comes out.
 
 mod ffi;
+mod interpreter;
 mod launch;
 mod link;
 mod module;
 pub mod simple;
+mod sources;
 mod zygote;
 
+pub use interpreter::{Guest, Lived, live, unmade};
 pub use module::PyInit__guest;

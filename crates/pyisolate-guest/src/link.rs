@@ -202,7 +202,8 @@ impl Link {
             let outcome = reader.records.recv(&mut record, deadline);
             let accepted = match outcome {
                 Ok(Received::Record) => self.accept(&record, &mut reader),
-                Ok(Received::TimedOut | Received::PeerGone) => Ok(()),
+                Ok(Received::TimedOut) => Ok(()),
+                Ok(Received::PeerGone) => Err(LinkError::Stopped),
                 Err(error) => Err(error.into()),
             };
             let record_came = accepted.is_ok() && !record.is_empty();

@@ -20,20 +20,7 @@ use crate::ffi::{
     u64_of, unlocked,
 };
 use crate::link::{Command, Link, LinkError, OwnedAnswer, OwnedPart, Parcel};
-use crate::{launch, simple, zygote};
-
-/// The parts of the standard library's wiring, which `hooks.py` compiles when they are needed.
-const STDLIB: [(&str, &str); 9] = [
-    ("broker", include_str!("stdlib/broker.py")),
-    ("clocks", include_str!("stdlib/clocks.py")),
-    ("descriptors", include_str!("stdlib/descriptors.py")),
-    ("files", include_str!("stdlib/files.py")),
-    ("folders", include_str!("stdlib/folders.py")),
-    ("http", include_str!("stdlib/http.py")),
-    ("objects", include_str!("stdlib/objects.py")),
-    ("processes", include_str!("stdlib/processes.py")),
-    ("sockets", include_str!("stdlib/sockets.py")),
-];
+use crate::{launch, simple, sources, zygote};
 
 /// One interpreter's guest runtime. Reached with the interpreter's lock held, never across an
 /// `unlocked`.
@@ -43,11 +30,20 @@ pub(crate) struct State {
     link: RefCell<Option<Arc<Link>>>,
     runtime: RefCell<Option<Object>>,
     dumps: RefCell<Option<Object>>,
+    /// Where a sub-interpreter's limits are applied; a process has its own.
+    limited: RefCell<Option<Limited>>,
 }
+
+/// Takes the most memory that an interpreter may have, in bytes.
+pub(crate) type Limited = Box<dyn Fn(u64)>;
 
 impl State {
     pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
         *self.link.borrow_mut() = link;
+    }
+
+    pub(crate) fn set_limited(&self, limited: Limited) {
+        *self.limited.borrow_mut() = Some(limited);
     }
 
     pub(crate) fn link(&self) -> PyResult<Arc<Link>> {
@@ -66,6 +62,7 @@ impl State {
         self.link.take();
         self.runtime.take();
         self.dumps.take();
+        self.limited.take();
     }
 }
 
@@ -192,7 +189,9 @@ fn limit(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [limited, message_bytes, mem_bytes, open_files, threads, cpu_seconds] = expect(arguments)?;
     let (message_bytes, mem_bytes) = (u64_of(message_bytes)?, u64_of(mem_bytes)?);
     state.link()?.set_limits(message_bytes, mem_bytes);
-    if u64_of(limited)? == 1 {
+    if let Some(limited) = &*state.limited.borrow() {
+        limited(mem_bytes);
+    } else if u64_of(limited)? == 1 {
         zygote::limit(
             message_bytes,
             mem_bytes,
@@ -389,7 +388,7 @@ unsafe fn enter(
 
 /// # Safety
 /// `module` is a live `_guest` module.
-unsafe fn state_of<'a>(module: *mut py::PyObject) -> PyResult<&'a State> {
+pub(crate) unsafe fn state_of<'a>(module: *mut py::PyObject) -> PyResult<&'a State> {
     // SAFETY: a live module; its state is what module_exec put there, and lives as long as it does.
     let state = unsafe { py::PyModule_GetState(module) }.cast::<*const State>();
     if state.is_null() {
@@ -408,27 +407,15 @@ unsafe extern "C" fn module_exec(module: *mut py::PyObject) -> c_int {
         unsafe { *slot = state };
         // SAFETY: just made; freed by module_free alone.
         let state = unsafe { &*state };
-        let runtime = ffi::module_from_source(
-            c"_pyisolate_runtime",
-            c"<pyisolate runtime>",
-            include_str!("runtime.py"),
-        )?;
+        let runtime = sources::module(0, c"_pyisolate_runtime")?;
         let native = Object::borrowed(module)?;
         runtime.set_attribute(c"native", &native)?;
         let post = native.attribute(c"post")?;
         post.set_attribute(c"__module__", &Object::text("builtins")?)?;
         runtime.set_attribute(c"post", &post)?;
-        let wiring = ffi::module_from_source(
-            c"_pyisolate_hooks",
-            c"<pyisolate hooks>",
-            include_str!("stdlib/hooks.py"),
-        )?;
+        let wiring = sources::module(1, c"_pyisolate_hooks")?;
         runtime.set_attribute(c"wiring", &wiring)?;
-        let parts = STDLIB
-            .iter()
-            .map(|(name, source)| Object::tuple([Object::text(name)?, Object::text(source)?]))
-            .collect::<PyResult<_>>()?;
-        runtime.set_attribute(c"wiring_sources", &Object::list(parts)?)?;
+        runtime.set_attribute(c"wiring_codes", &sources::parts()?)?;
         *state.dumps.borrow_mut() = Some(runtime.attribute(c"dumps")?);
         *state.runtime.borrow_mut() = Some(runtime);
         Ok::<(), Raised>(())

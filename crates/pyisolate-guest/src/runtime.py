@@ -32,8 +32,8 @@ TEXT_BYTES_MAX = 30 * 1024
 
 native = None  # set by the module that compiles this source
 post = None  # likewise: `post(message)`, written in Rust
-wiring = None  # likewise: the standard library's stand-ins, and the texts of their parts
-wiring_sources = None
+wiring = None  # likewise: the standard library's stand-ins, and their parts as marshalled code
+wiring_codes = None
 
 
 class CapabilityDenied(PermissionError):
@@ -552,7 +552,7 @@ def prepare(packages):
     sys.stdout = _Output("stdout", "info")
     sys.stderr = _Output("stderr", "error")
     sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
-    wiring.install(dict(wiring_sources), request, request_with_descriptor)
+    wiring.install(dict(wiring_codes), request, request_with_descriptor)
     wiring.compile_all()
     main = _make_main()
     # What most guests import, once for all cells. It is there for those alone whose policy says so.
@@ -561,6 +561,14 @@ def prepare(packages):
     _picklers.append(_Pickler())
     _failure(ValueError("warm"))
     _rehearse()
+
+
+def prepare_interpreter(packages):
+    """Makes a sub-interpreter of the host's process ready: called once, in each."""
+    sys.path[:] = [folder for folder in sys.path if folder.startswith(f"{sys.base_prefix}/")]
+    sys.path_importer_cache.clear()
+    prepare([folder for folder in packages if folder not in sys.path])
+    wiring.isolate()
 
 
 def _rehearse():

@@ -271,6 +271,11 @@ impl Stats {
         self.0.denied
     }
 
+    #[getter]
+    fn abandoned(&self) -> bool {
+        self.0.abandoned
+    }
+
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
     }

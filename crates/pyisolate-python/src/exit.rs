@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use pyisolate_subinterpreter::forget_abandoned;
 use pyisolate_supervisor::Supervisor;
 use pyisolate_supervisor::broker::Journal;
 use pyisolate_supervisor::broker::journal::WriteError;
@@ -166,5 +167,7 @@ pub(crate) fn end(py: Python<'_>) -> PyResult<()> {
         interrupt_visitors(py);
         is_empty = py.detach(|| wait_for_visitors(INSISTENCE / 20));
     }
+    // SAFETY: attached to the main interpreter, at its end; all supervisors are shut down.
+    unsafe { forget_abandoned() };
     ended.into_iter().collect::<Result<(), _>>().map_err(|error| sandbox_error(py, &error))
 }

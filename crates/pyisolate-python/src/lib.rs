@@ -13,6 +13,7 @@ mod errors;
 mod exit;
 mod fields;
 mod handlers;
+mod interpreters;
 mod journal;
 mod pickling;
 mod policy;
@@ -29,7 +30,7 @@ static GUEST: unsafe extern "C" fn() -> *mut pyo3::ffi::PyObject = pyisolate_gue
 /// Runs the `pyisolate` command with these arguments; returns its exit status.
 #[pyfunction]
 fn run_command(py: Python<'_>, arguments: Vec<String>, environment: String) -> u8 {
-    py.detach(|| pyisolate_cli::run(arguments, Some(&environment)))
+    py.detach(|| pyisolate_cli::run(arguments, Some(&environment), Some(interpreters::make)))
 }
 
 #[pymodule(gil_used = true)]

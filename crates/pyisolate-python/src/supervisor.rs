@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use pyisolate_supervisor::broker::SecretValue;
 use pyisolate_supervisor::{
-    self as supervisor, CellName, CellOptions, Environment, Imports, Limits, SupervisorOptions,
-    TrustedNames, policy,
+    self as supervisor, Backend, CellName, CellOptions, Environment, Imports, Limits,
+    SupervisorOptions, TrustedNames, policy,
 };
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyType};
 
@@ -19,7 +20,15 @@ use crate::errors::{reload_error, sandbox_error, spawn_error, type_error, value_
 use crate::exit::Live;
 use crate::policy::{Policy, document};
 use crate::rights::limit_of;
-use crate::{handlers, journal};
+use crate::{handlers, interpreters, journal};
+
+/// The backend of a name that Python has checked already.
+fn backend(name: &str) -> PyResult<Backend> {
+    [Backend::Process, Backend::Subinterpreter]
+        .into_iter()
+        .find(|backend| backend.as_str() == name)
+        .ok_or_else(|| PyValueError::new_err(format!("no backend {name:?} in this release")))
+}
 
 /// Owns cells.
 #[pyclass(frozen, module = "pyisolate", weakref)]
@@ -69,7 +78,7 @@ impl Supervisor {
     /// `environment` the folder of a virtual environment to use instead.
     #[new]
     #[pyo3(signature = (
-        description, runtime, warm_pool, environment=None, on_denial=None, journal=None,
+        description, runtime, warm_pool, pool_of, environment=None, on_denial=None, journal=None,
         journal_payloads="hash"
     ))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of the Python class")]
@@ -78,20 +87,25 @@ impl Supervisor {
         description: &str,
         runtime: PathBuf,
         warm_pool: usize,
+        pool_of: &str,
         environment: Option<PathBuf>,
         on_denial: Option<Py<PyAny>>,
         journal: Option<PathBuf>,
         journal_payloads: &str,
     ) -> PyResult<Self> {
         let runtime = Some(runtime.as_path());
+        let pool_of = backend(pool_of)?;
         let environment = match environment {
             Some(folder) => py.detach(|| Environment::of_venv(&folder, runtime)),
             None => Environment::from_description(description, Path::new("this host"), runtime),
         }
         .map_err(|error| spawn_error(py, &error.into()))?;
         let journal = journal.map(|path| journal::open(py, &path, journal_payloads)).transpose()?;
+        let interpreters = interpreters::make(&environment);
         let options = SupervisorOptions {
             warm_pool,
+            pool_of,
+            interpreters: Some(interpreters),
             journal: journal.clone(),
             denials: on_denial.map(handlers::listener).transpose()?,
             ..SupervisorOptions::new(environment)
@@ -104,7 +118,7 @@ impl Supervisor {
 
     /// `granted` is what stands beside the policy, from the objects for the built-in capabilities.
     #[pyo3(signature = (
-        name, limits, imports, trusted, template=None, *, policy=None, follows_document=false,
+        name, limits, imports, trusted, template=None, *, backend="process", policy=None, follows_document=false,
         granted=None, secrets=None, capabilities=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of the Python method")]
@@ -116,6 +130,7 @@ impl Supervisor {
         imports: Vec<String>,
         trusted: Vec<Bound<'_, PyType>>,
         template: Option<Py<Template>>,
+        backend: &str,
         policy: Option<&Bound<'_, Policy>>,
         follows_document: bool,
         granted: Option<&Bound<'_, Policy>>,
@@ -133,7 +148,9 @@ impl Supervisor {
         let policy = policy.map(|policy| policy.get().0.clone());
         let capabilities =
             capabilities.map(|given| handlers::capabilities(given, &classes)).transpose()?;
+        let backend = self::backend(backend)?;
         let options = CellOptions {
+            backend,
             limits: limits_of(policy.as_ref(), limits)?,
             imports: Imports::new(imports).map_err(value_error)?,
             trusted: names,
@@ -149,7 +166,7 @@ impl Supervisor {
                 self.inner.supervisor.spawn(options, forked_from.map(|template| &template.inner))
             })
             .map_err(|error| spawn_error(py, &error))?;
-        Ok(Cell::new(cell, classes, "process", template, self.inner.clone()))
+        Ok(Cell::new(cell, classes, backend.as_str(), template, self.inner.clone()))
     }
 
     #[pyo3(signature = (imports, setup))]

@@ -18,13 +18,13 @@ use pyisolate_channel::{HostControl, HostEnd, HostReader, Received, SharedBuffer
 use pyisolate_jail::Report;
 use pyisolate_policy::{CellName, Limits, Rule};
 
+use crate::body::Body;
 use crate::delivery::Delivery;
 use crate::error::{Breach, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
 use crate::handler::HostCapability;
 use crate::monitor::Monitor;
 use crate::outbound::{Outbound, Outgoing};
-use crate::process::Process;
 use crate::requests::Requests;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
@@ -135,7 +135,7 @@ pub(crate) struct CellShared {
     pub(crate) state: Mutex<State>,
     pub(crate) changed: Condvar,
     pub(crate) settings: OnceLock<Settings>,
-    pub(crate) process: Process,
+    pub(crate) body: Body,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) next_id: AtomicU32,
     pub(crate) next_store: AtomicU32,
@@ -153,7 +153,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl CellShared {
-    pub(crate) fn new(number: u32, end: HostEnd, monitor: Arc<Monitor>) -> Arc<Self> {
+    pub(crate) fn new(number: u32, end: HostEnd, body: Body, monitor: Arc<Monitor>) -> Arc<Self> {
         let HostEnd { writer, reader, control } = end;
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -166,7 +166,7 @@ impl CellShared {
             state: Mutex::default(),
             changed: Condvar::new(),
             settings: OnceLock::new(),
-            process: Process::new(),
+            body,
             monitor,
             next_id: AtomicU32::new(1),
             next_store: AtomicU32::new(1),
@@ -300,7 +300,7 @@ impl CellShared {
 
     /// Reads whatever is there, for a guest that rang while nobody was reading.
     pub(crate) fn read_now(&self) {
-        if !self.process.owner.is_this() {
+        if !self.body.owner().is_this() {
             return;
         }
         let Ok(mut reader) = self.reader.try_lock() else { return };
@@ -347,7 +347,7 @@ impl CellShared {
             state.doom.get_or_insert(reason);
         }
         drop(state);
-        self.process.kill();
+        self.body.kill();
     }
 
     /// Asks the guest to end after what it was sent so far, and kills it past the timeout.
@@ -356,7 +356,7 @@ impl CellShared {
             return;
         }
         // The last chance to know.
-        self.process.cpu_ms();
+        self.body.cpu_ms();
         lock(&self.state).doom.get_or_insert(Death::Closed);
         if self.tell_within(&ToGuest::Stop, timeout).is_ok() {
             let ended = self.wait(Instant::now().checked_add(timeout), |_| None::<()>);
@@ -401,8 +401,8 @@ impl CellShared {
 
     pub(crate) fn stats(&self) -> Stats {
         Stats {
-            cpu_ms: self.process.cpu_ms(),
-            mem_bytes: self.process.resident_bytes(),
+            cpu_ms: self.body.cpu_ms(),
+            mem_bytes: self.body.resident_bytes(),
             wall_ms: self.settings.get().map_or(0, |settings| {
                 u64::try_from(settings.claimed.elapsed().as_millis()).unwrap_or(u64::MAX)
             }),
@@ -410,6 +410,7 @@ impl CellShared {
             sent: self.sent.load(Ordering::Relaxed),
             output_bytes: self.output_bytes.load(Ordering::Relaxed),
             denied: self.denied.load(Ordering::Relaxed),
+            abandoned: self.body.is_abandoned(),
         }
     }
 }

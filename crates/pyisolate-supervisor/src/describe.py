@@ -37,6 +37,12 @@ def runtime():
     return None
 
 
+def venv_config():
+    """What makes this interpreter one of a virtual environment, if it is that."""
+    path = os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "pyvenv.cfg")
+    return path if os.path.isfile(path) else None
+
+
 description = json.dumps(
     {
         "implementation": sys.implementation.name,
@@ -48,6 +54,7 @@ description = json.dumps(
         "platlibdir": sys.platlibdir,
         "packages": package_dirs(),
         "runtime": runtime(),
+        "venv_config": venv_config(),
     }
 )
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use pyisolate_jail::{PlanError, RootPlan};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -19,6 +20,7 @@ const VERSION_LEAST: (u8, u8) = (3, 13);
 #[derive(Clone, Debug)]
 pub struct Environment {
     pub(crate) inner: pyisolate_jail::Environment,
+    venv_config: Option<PathBuf>,
 }
 
 /// Why there is no environment for cells.
@@ -80,6 +82,7 @@ struct Description {
     platlibdir: String,
     packages: Vec<PathBuf>,
     runtime: Option<PathBuf>,
+    venv_config: Option<PathBuf>,
 }
 
 impl Environment {
@@ -180,6 +183,7 @@ impl Environment {
                 packages: found.packages,
                 runtime,
             },
+            venv_config: found.venv_config,
         })
     }
 
@@ -187,6 +191,33 @@ impl Environment {
     #[must_use]
     pub fn executable(&self) -> &Path {
         &self.inner.executable
+    }
+
+    /// Folders of installed packages, in the order of `sys.path`.
+    #[must_use]
+    pub fn packages(&self) -> &[PathBuf] {
+        &self.inner.packages
+    }
+
+    /// The file that makes the interpreter one of a virtual environment, which it looks for whenever it
+    /// starts.
+    #[must_use]
+    pub fn venv_config(&self) -> &[PathBuf] {
+        self.venv_config.as_slice()
+    }
+
+    /// The folder of the standard library's extension modules.
+    #[must_use]
+    pub fn extensions(&self) -> PathBuf {
+        self.inner.platstdlib.join("lib-dynload")
+    }
+
+    /// The files that cells may read, as the jail names them.
+    ///
+    /// # Errors
+    /// A path that the interpreter named is not there.
+    pub fn root_plan(&self) -> Result<RootPlan, PlanError> {
+        RootPlan::new(&self.inner)
     }
 
     /// What the launcher is told, in the order in which it reads it.

@@ -11,6 +11,7 @@ use pyisolate_channel::control::ControlError;
 use pyisolate_policy::{CellName, LimitError, LimitName};
 use thiserror::Error;
 
+use crate::body::InterpreterEnd;
 use crate::environment::EnvironmentError;
 
 /// Why a cell is no more.
@@ -41,6 +42,8 @@ pub enum Death {
     Unborn(String),
     /// The process that it was forked from ended, and it with that.
     Orphaned(String),
+    /// Its interpreter in this process ended by itself.
+    Interpreter(InterpreterEnd),
 }
 
 impl fmt::Display for Death {
@@ -63,6 +66,11 @@ impl fmt::Display for Death {
             ),
             Self::Unborn(why) => write!(out, "the cell could not be made: {why}"),
             Self::Orphaned(why) => write!(out, "the cell's zygote ended: {why}"),
+            Self::Interpreter(InterpreterEnd::ThreadKilled) => out.write_str(
+                "the cell ended its thread by a call that ends a process (os._exit, abort); its \
+                 interpreter's memory stays until this process ends",
+            ),
+            Self::Interpreter(_) => out.write_str("the cell's interpreter ended by itself"),
         }
     }
 }
@@ -228,6 +236,15 @@ pub enum SpawnError {
     /// The process did not become a cell in time.
     #[error("the cell was not ready after {} s", .0.as_secs_f64())]
     Slow(Duration),
+    /// No sub-interpreter could be made.
+    #[error("cannot make a sub-interpreter cell: {0}")]
+    Interpreter(#[source] crate::body::InterpreterError),
+    /// The supervisor was made without the means to make sub-interpreters.
+    #[error("this program cannot make sub-interpreter cells: use the process backend, or Python")]
+    NoInterpreters,
+    /// A template, which is a process, was given for another backend.
+    #[error("a template's cells are processes: leave `template` out, or use the process backend")]
+    TemplateOfProcess,
     /// The supervisor belongs to the process that this one was forked from.
     #[error(
         "this process was forked from the one that owns the supervisor: make a Supervisor of its \

@@ -67,4 +67,7 @@ pub struct Stats {
     pub output_bytes: u64,
     /// Requests that the broker refused.
     pub denied: u64,
+    /// It was a sub-interpreter's and could not be ended: its thread and its memory stay until this
+    /// process ends.
+    pub abandoned: bool,
 }

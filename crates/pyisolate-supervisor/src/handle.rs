@@ -22,7 +22,7 @@ pub struct Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        if !self.shared.process.owner.is_this() {
+        if !self.shared.body.owner().is_this() {
             return; // a fork's copy; its locks may be held for ever
         }
         if lock(&self.shared.state).death.is_none() {
@@ -59,7 +59,7 @@ impl Cell {
     /// Its process in the host's pid namespace, while it lives.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
-        self.shared.process.pid()
+        self.shared.body.pid()
     }
 
     /// `exec`: runs source text in the cell's namespace. Returns at once.
@@ -199,7 +199,7 @@ impl Cell {
         }
         let mut report = lock(&self.shared.state).ready.clone().unwrap_or_default();
         let rlimits = report.layers.iter_mut().find(|layer| layer.name == LayerName::Rlimits);
-        if let (Some(layer), Some(limits)) = (rlimits, self.shared.process.limits()) {
+        if let (Some(layer), Some(limits)) = (rlimits, self.shared.body.limits()) {
             layer.detail = limits;
         }
         // A guard in the runtime stands where the policy grants no clock; native code walks past it.
@@ -240,7 +240,7 @@ impl Cell {
 }
 
 fn owned(shared: &Arc<CellShared>) -> Result<&Arc<CellShared>, CellError> {
-    if shared.process.owner.is_this() { Ok(shared) } else { Err(CellError::Forked) }
+    if shared.body.owner().is_this() { Ok(shared) } else { Err(CellError::Forked) }
 }
 
 /// A running or ended `call`.

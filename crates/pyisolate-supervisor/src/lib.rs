@@ -12,6 +12,7 @@
 //! layer of the jail that the kernel did not confirm.
 #![forbid(unsafe_code)]
 
+mod body;
 mod cell;
 mod crossing;
 mod delivery;
@@ -25,6 +26,7 @@ mod journalling;
 mod launcher;
 mod monitor;
 mod operations;
+mod options;
 mod outbound;
 mod process;
 mod programs;
@@ -34,20 +36,23 @@ mod supervisor;
 mod workers;
 mod zygote;
 
+pub use body::{Interpreter, InterpreterEnd, InterpreterError, Interpreters, OnEnd};
 pub use delivery::{Buffer, Delivery};
 pub use environment::{DESCRIBE, Environment, EnvironmentError};
 pub use error::{CellError, Death, GuestFailure, SpawnError};
 pub use event::{Denial, Event, Stats};
 pub use handle::{CallHandle, Cell, ExecHandle, Outbound};
 pub use handler::{Handler, HandlerCall, HostCapability, Parcel};
+pub use options::{Backend, CellOptions, SupervisorOptions};
 pub use outbound::Patience;
 pub use pyisolate_abi as abi;
 pub use pyisolate_abi::pickle::{Message, Node, TrustedName, TrustedNames, Value};
 pub use pyisolate_broker as broker;
+pub use pyisolate_channel::GuestFds;
 pub use pyisolate_jail::{Layer, Report, Status};
 pub use pyisolate_policy as policy;
 pub use pyisolate_policy::{
     CellName, ImportError, Imports, LimitError, LimitName, Limits, NameError,
 };
 pub use reload::ReloadError;
-pub use supervisor::{CellOptions, Supervisor, SupervisorOptions, Template};
+pub use supervisor::{Supervisor, Template};

@@ -14,6 +14,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::time::Timespec;
 
+use crate::body::{End, InterpreterEnd};
 use crate::cell::{CellShared, lock};
 use crate::error::{Death, SpawnError};
 use crate::workers::Workers;
@@ -184,23 +185,25 @@ impl Monitor {
     }
 
     /// The guest's end of the channel is closed: whatever holds the process is no use any more.
-    fn cell_gone(&self, cell: &Arc<CellShared>) {
+    pub(crate) fn cell_gone(&self, cell: &Arc<CellShared>) {
         let _ = epoll::delete(&self.epoll, cell.control.bell_fd());
-        if !cell.process.is_handed_over() {
-            cell.process.kill();
+        if !cell.body.is_handed_over() {
+            cell.body.kill();
         }
         if let Err(error) = cell.control.mark_dead() {
             tracing::warn!(%error, "could not wake the threads that wait for a dead cell");
         }
         cell.read_rest();
-        cell.process.channel_closed();
+        cell.body.channel_closed();
         self.bury_if_over(cell);
     }
 
     /// The zygote reaped the process.
     pub(crate) fn cell_exited(&self, number: u32, status: i32, cpu_ms: u64) {
         let Some(cell) = lock(&self.cells).get(&number).cloned() else { return };
-        cell.process.ended(status, cpu_ms);
+        if let Some(process) = cell.body.as_process() {
+            process.ended(status, cpu_ms);
+        }
         self.bury_if_over(&cell);
     }
 
@@ -208,7 +211,7 @@ impl Monitor {
     pub(crate) fn cell_lost(&self, number: u32, death: Death) {
         let Some(cell) = lock(&self.cells).get(&number).cloned() else { return };
         let _ = epoll::delete(&self.epoll, cell.control.bell_fd());
-        cell.process.kill();
+        cell.body.kill();
         let _ = cell.control.mark_dead();
         cell.read_rest();
         lock(&self.cells).remove(&number);
@@ -216,9 +219,9 @@ impl Monitor {
     }
 
     fn bury_if_over(&self, cell: &Arc<CellShared>) {
-        if let Some(status) = cell.process.over() {
+        if let Some(end) = cell.body.over() {
             lock(&self.cells).remove(&cell.number);
-            cell.bury(death_of(status, cell));
+            cell.bury(death_of(end, cell));
         }
     }
 
@@ -229,7 +232,7 @@ impl Monitor {
         let mut busy = false;
         for cell in cells {
             let Some(settings) = cell.settings.get() else { continue };
-            if cell.process.is_handed_over() {
+            if cell.body.is_handed_over() {
                 continue; // it serves for as long as it is wanted
             }
             let limits = &settings.limits;
@@ -248,10 +251,11 @@ impl Monitor {
                 continue;
             }
             cell.look_at_streams(settings, all);
-            overrun(LimitName::Cpu, limits.cpu_ms, cell.process.cpu_ms());
+            overrun(LimitName::Cpu, limits.cpu_ms, cell.body.cpu_ms());
+            overrun(LimitName::OpenFiles, limits.open_files + 1, cell.body.open_files());
             // What the kernel's limit on private writable memory does not count: pages that were
             // made read-only again, and page tables.
-            overrun(LimitName::Memory, limits.mem_bytes, cell.process.own_bytes());
+            overrun(LimitName::Memory, limits.mem_bytes, cell.body.own_bytes());
         }
         busy
     }
@@ -279,18 +283,24 @@ impl Monitor {
     }
 }
 
-/// What a wait status says, where nobody on this side had a reason of its own.
-fn death_of(status: i32, cell: &CellShared) -> Death {
+/// What its end says, where nobody on this side had a reason of its own.
+fn death_of(end: End, cell: &CellShared) -> Death {
+    let out_of_memory = || Death::Limit {
+        limit: LimitName::Memory,
+        allowed: cell.settings.get().map_or(0, |settings| settings.limits.mem_bytes),
+        reached: None,
+    };
+    let status = match end {
+        End::Process(status) => status,
+        End::Interpreter(InterpreterEnd::OutOfMemory) => return out_of_memory(),
+        End::Interpreter(end) => return Death::Interpreter(end),
+    };
     const SIGKILL: i32 = 9;
     let limit = cell.settings.get().map_or(u64::MAX, |settings| settings.limits.cpu_ms);
-    let used = cell.process.cpu_ms();
+    let used = cell.body.cpu_ms();
     // As wait(2) lays it out: the signal in the low seven bits, the exit status above.
     match (status & 0x7f, (status >> 8) & 0xff) {
-        (0, EXIT_OUT_OF_MEMORY) => Death::Limit {
-            limit: LimitName::Memory,
-            allowed: cell.settings.get().map_or(0, |settings| settings.limits.mem_bytes),
-            reached: None,
-        },
+        (0, EXIT_OUT_OF_MEMORY) => out_of_memory(),
         (0, status) => Death::Exit(status),
         // Threads that went on after the operation: the kernel's own limit on CPU time, a second
         // above the cell's.

@@ -133,7 +133,9 @@ impl CellShared {
 
     /// Ends a template's time as a cell: it goes on as a zygote, and its channel is closed.
     pub(crate) fn hand_over(&self) -> Result<(), CellError> {
-        self.process.hand_over();
+        if let Some(process) = self.body.as_process() {
+            process.hand_over();
+        }
         self.tell(&ToGuest::Stop)
     }
 

@@ -194,6 +194,11 @@ impl CellShared {
         let deadline = Instant::now().checked_add(host.timeout);
         let host = host.clone();
         let perform = move |cell: &Self, settings: &Settings, question: &Question| {
+            // Another policy may have come while this waited for its turn.
+            let checked = question.act.as_ref().map_or(Ok(()), |act| settings.session.check(act));
+            if let Err(refusal) = checked {
+                return cell.conclude_later(settings, question, Err(refusal));
+            }
             let call = HandlerCall {
                 cell: settings.name.as_str(),
                 capability: &question.capability,
@@ -297,7 +302,7 @@ impl CellShared {
         let session = &settings.session;
         if closed_ones
             && !session.sockets_handed_out().is_empty()
-            && let Some(held) = self.process.socket_inodes()
+            && let Some(held) = self.body.socket_inodes()
         {
             session.prune_streams(|inode| held.contains(&inode));
         }

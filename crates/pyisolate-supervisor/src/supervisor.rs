@@ -1,6 +1,6 @@
 //! The supervisor: makes cells, keeps some ready, knows which are alive.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -10,100 +10,35 @@ use std::time::{Duration, Instant};
 use pyisolate_abi::message::ToGuest;
 use pyisolate_abi::pickle::{Caps, TrustedNames, Value};
 use pyisolate_broker::journal::Kind;
-use pyisolate_broker::{Broker, BrokerOptions, Journal, Run, SecretValue, Session, SessionOptions};
+use pyisolate_broker::{Broker, Journal, Run, Session, SessionOptions};
 use pyisolate_channel::control::{Control, Fork};
 use pyisolate_channel::{DEFAULT_RING_BYTES, pair};
-use pyisolate_policy::{CellName, Imports, Limits, Policy, Rule};
+use pyisolate_policy::{CellName, Imports, Limits};
 
+use crate::body::{Body, Interpreters, OnEnd};
 use crate::cell::{CellShared, Settings, lock};
 use crate::environment::Environment;
 use crate::error::{CellError, Death, SpawnError};
 use crate::event::Denial;
 use crate::grants;
 use crate::handle::Cell;
-use crate::handler::HostCapability;
 use crate::monitor::Monitor;
+use crate::options::{Backend, CellOptions, SupervisorOptions};
 use crate::outbound::Patience;
-use crate::process::Owner;
+use crate::process::{Owner, Process};
 use crate::programs::Programs;
 use crate::zygote::Zygote;
 
 /// How long a process may take to become a cell. Cold, that is two interpreter starts and the
 /// building of a root: well under a second, unless the machine is starved.
 const BIRTH_PATIENCE: Duration = Duration::from_secs(30);
+/// How long shutting down waits for interpreters to be taken apart: some ten milliseconds each.
+const UNMAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pool that is half full waits before it forks again: the caller who just took a cell
 /// is about to use it, and a fork on the other core would slow that down.
 const POOL_BREATH: Duration = Duration::from_millis(1);
 /// How long the pool waits before it tries again to fill up after a failure.
 const POOL_RETRY: Duration = Duration::from_millis(500);
-
-/// What a supervisor is made with.
-#[derive(Debug)]
-pub struct SupervisorOptions {
-    /// What cells run on.
-    pub environment: Environment,
-    /// How many confined cells to keep ready.
-    pub warm_pool: usize,
-    /// How requests are answered.
-    pub broker: BrokerOptions,
-    /// Who hears of every refusal. What finds the channel full is not told there.
-    pub denials: Option<SyncSender<Denial>>,
-    /// Where every crossing is written.
-    pub journal: Option<Arc<Journal>>,
-}
-
-impl SupervisorOptions {
-    /// A supervisor without a pool, whose broker is the ordinary one.
-    #[must_use]
-    pub fn new(environment: Environment) -> Self {
-        let broker = BrokerOptions::default();
-        Self { environment, warm_pool: 0, broker, denials: None, journal: None }
-    }
-}
-
-/// What a cell is made with.
-#[derive(Debug)]
-pub struct CellOptions {
-    /// Its name.
-    pub name: CellName,
-    /// What it may use.
-    pub limits: Limits,
-    /// What its code may import.
-    pub imports: Imports,
-    /// Classes whose instances the host rebuilds.
-    pub trusted: TrustedNames,
-    /// What the broker grants it; nothing if `None`. Its limits are not looked at: `limits` is what
-    /// holds, whoever made it of what.
-    pub policy: Option<Policy>,
-    /// What is granted beside the policy, and stays when the policy is replaced.
-    pub granted: Vec<Rule>,
-    /// Whether `policy` came from a document, and follows it in
-    /// [`reload_policy`](Supervisor::reload_policy).
-    pub follows_document: bool,
-    /// The values behind the names of secrets; the policy says what may be done with them.
-    pub secrets: BTreeMap<String, SecretValue>,
-    /// Capabilities of the host's own, by name. One that the policy does not speak of is granted
-    /// whole.
-    pub capabilities: BTreeMap<String, HostCapability>,
-}
-
-impl CellOptions {
-    /// A cell with the default limits that may import nothing.
-    #[must_use]
-    pub fn new(name: CellName) -> Self {
-        Self {
-            name,
-            limits: Limits::default(),
-            imports: Imports::default(),
-            trusted: TrustedNames::default(),
-            policy: None,
-            granted: Vec::new(),
-            follows_document: false,
-            secrets: BTreeMap::new(),
-            capabilities: BTreeMap::new(),
-        }
-    }
-}
 
 /// Owns cells. Dropping it ends them all.
 #[derive(Debug)]
@@ -127,7 +62,9 @@ struct Inner {
     /// `None`: the cell of that name is being made.
     names: Mutex<HashMap<CellName, Option<Weak<CellShared>>>>,
     next_number: AtomicU32,
+    interpreters: Option<Arc<dyn Interpreters>>,
     pool: Mutex<Vec<Arc<CellShared>>>,
+    pool_of: Backend,
     pool_size: usize,
     pool_changed: Condvar,
     shut_down: AtomicBool,
@@ -144,7 +81,7 @@ pub struct Template {
 
 impl Drop for Template {
     fn drop(&mut self) {
-        if !self.process.process.owner.is_this() {
+        if !self.process.body.owner().is_this() {
             return;
         }
         self.zygote.shut_down();
@@ -175,7 +112,9 @@ impl Supervisor {
             zygote: Mutex::default(),
             names: Mutex::default(),
             next_number: AtomicU32::new(1),
+            interpreters: options.interpreters,
             pool: Mutex::default(),
+            pool_of: options.pool_of,
             pool_size: options.warm_pool,
             pool_changed: Condvar::new(),
             shut_down: AtomicBool::new(false),
@@ -207,9 +146,10 @@ impl Supervisor {
         let name = options.name.clone();
         inner.reserve(&name)?;
         let made = match template {
-            None => match inner.take_ready() {
+            Some(_) if options.backend != Backend::Process => Err(SpawnError::TemplateOfProcess),
+            None => match inner.take_ready(options.backend) {
                 Some(cell) => Ok(cell),
-                None => inner.zygote().and_then(|zygote| inner.make(&zygote, None)),
+                None => inner.make_of(options.backend),
             },
             Some(template) => match template.zygote.ended() {
                 Some(why) => Err(SpawnError::TemplateGone(why.to_owned())),
@@ -268,7 +208,7 @@ impl Supervisor {
             cell.condemn(Death::Killed);
             return Err(SpawnError::Setup(error));
         }
-        if let Some(threads @ 2..) = cell.process.threads() {
+        if let Some(threads @ 2..) = cell.body.as_process().and_then(Process::threads) {
             cell.condemn(Death::Killed);
             return Err(SpawnError::SetupThreads(threads - 1));
         }
@@ -320,6 +260,10 @@ impl Supervisor {
         }
         for cell in &cells {
             cell.await_death();
+        }
+        // CPython must not end while an interpreter is being made or taken apart.
+        if let Some(interpreters) = &inner.interpreters {
+            interpreters.close(UNMAKE_PATIENCE);
         }
         lock(&inner.pool).clear();
         let zygote = lock(&inner.zygote).take();
@@ -412,7 +356,7 @@ impl Inner {
     ) -> Result<Arc<CellShared>, SpawnError> {
         let (end, guest) = pair(DEFAULT_RING_BYTES)?;
         let number = self.number();
-        let cell = CellShared::new(number, end, Arc::clone(&self.monitor));
+        let cell = CellShared::new(number, end, Body::process(), Arc::clone(&self.monitor));
         self.monitor.add_cell(&cell)?;
         let fork = Fork {
             number,
@@ -427,10 +371,17 @@ impl Inner {
             let why = zygote.ended().map_or_else(|| error.to_string(), str::to_owned);
             self.monitor.cell_lost(number, Death::Unborn(why));
         }
+        self.await_ready(cell)
+    }
+
+    /// Waits until a new cell is confined.
+    fn await_ready(&self, cell: Arc<CellShared>) -> Result<Arc<CellShared>, SpawnError> {
         let deadline = Instant::now() + BIRTH_PATIENCE;
         match cell.wait(Some(deadline), |state| state.ready.is_some().then_some(())) {
             Ok(Some(())) => {
-                cell.process.wait_until_born(BIRTH_PATIENCE);
+                if let Some(process) = cell.body.as_process() {
+                    process.wait_until_born(BIRTH_PATIENCE);
+                }
                 Ok(cell)
             }
             Ok(None) => {
@@ -441,12 +392,52 @@ impl Inner {
         }
     }
 
+    /// Makes a cell that nobody has claimed yet.
+    fn make_of(&self, backend: Backend) -> Result<Arc<CellShared>, SpawnError> {
+        match backend {
+            Backend::Process => self.zygote().and_then(|zygote| self.make(&zygote, None)),
+            Backend::Subinterpreter => self.make_interpreter(),
+        }
+    }
+
+    /// Starts a thread with an interpreter and waits until its runtime is ready.
+    fn make_interpreter(&self) -> Result<Arc<CellShared>, SpawnError> {
+        let interpreters = self.interpreters.as_ref().ok_or(SpawnError::NoInterpreters)?;
+        let (end, guest) = pair(DEFAULT_RING_BYTES)?;
+        let body = Body::interpreter();
+        let cell = CellShared::new(self.number(), end, body, Arc::clone(&self.monitor));
+        self.monitor.add_cell(&cell)?;
+        let ended = Weak::clone(&cell.me);
+        let on_end: OnEnd = Box::new(move || {
+            if let Some(cell) = ended.upgrade() {
+                cell.monitor.cell_gone(&cell);
+            }
+        });
+        match (interpreters.start(guest, on_end), &cell.body) {
+            (Ok(interpreter), Body::Interpreter(tenant)) => tenant.move_in(interpreter),
+            (Ok(interpreter), Body::Process(_)) => interpreter.stop(),
+            (Err(error), _) => {
+                self.monitor.cell_lost(cell.number, Death::Unborn(error.to_string()));
+                return Err(SpawnError::Interpreter(error));
+            }
+        }
+        // Shutting down condemned what it knew of. This cell it may not have known.
+        if self.shut_down.load(Ordering::SeqCst) {
+            cell.condemn(Death::Closed);
+            return Err(SpawnError::ShutDown);
+        }
+        self.await_ready(cell)
+    }
+
     // --- the pool
 
-    fn take_ready(&self) -> Option<Arc<CellShared>> {
+    fn take_ready(&self, backend: Backend) -> Option<Arc<CellShared>> {
+        if backend != self.pool_of {
+            return None;
+        }
         let cell = loop {
             let cell = lock(&self.pool).pop()?;
-            if !is_dead(&cell) && !cell.process.has_exited() {
+            if !is_dead(&cell) && !cell.body.has_exited() {
                 break cell;
             }
         };
@@ -473,7 +464,7 @@ impl Inner {
             if half_full {
                 std::thread::sleep(POOL_BREATH);
             }
-            match self.zygote().and_then(|zygote| self.make(&zygote, None)) {
+            match self.make_of(self.pool_of) {
                 Ok(cell) => lock(&self.pool).push(cell),
                 Err(SpawnError::ShutDown) => return,
                 Err(error) => {

@@ -89,8 +89,10 @@ impl Zygote {
                 Reply::Serving => self.served.store(true, Ordering::Relaxed),
                 Reply::Forked { number, pidfd } => {
                     self.check(number)?;
-                    if let Some(cell) = monitor.cell(number) {
-                        cell.process.born(pidfd);
+                    if let Some(process) =
+                        monitor.cell(number).as_ref().and_then(|it| it.body.as_process())
+                    {
+                        process.born(pidfd);
                     }
                 }
                 Reply::ForkFailed { number, errno } => {

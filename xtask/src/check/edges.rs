@@ -23,12 +23,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("guest", &["abi", "channel", "jail"]),
     ("supervisor", &["abi", "policy", "channel", "jail", "broker"]),
     ("cli", &["supervisor"]),
-    // One shared object carries the host module, the command and the guest runtime.
-    ("python", &["abi", "supervisor", "guest", "cli"]),
+    // The interpreters that it makes run the guest runtime.
+    ("subinterpreter", &["channel", "jail", "guest"]),
+    // One shared object carries the host module, the command and the guest runtime, and hands the
+    // supervisor what makes sub-interpreters.
+    ("python", &["abi", "supervisor", "subinterpreter", "guest", "cli"]),
 ];
 
 /// The only crates of ours that may link CPython, so that a Rust host can own cells without it.
-const LINK_CPYTHON: &[&str] = &["guest", "python"];
+const LINK_CPYTHON: &[&str] = &["guest", "subinterpreter", "python"];
 
 /// Crates that bind CPython.
 const BINDINGS: &[&str] = &["pyo3", "pyo3-ffi", "numpy"];

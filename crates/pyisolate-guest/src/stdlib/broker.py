@@ -65,6 +65,11 @@ class Broker:
             return None  # the interpreter's own tree is whole: what is not there is nowhere
         return path
 
+    def is_own(self, path):
+        """Whether a path is of the interpreter's own tree, or a device that every cell has."""
+        path = self.absolute(path) or ""
+        return f"{path}/".startswith((*self._own, "/dev/null/", "/dev/urandom/")) and "/.." not in path
+
     def quietly(self, function):
         """The same function, which finds what the cell has and never asks for more."""
 

@@ -67,9 +67,11 @@ def patch_sqlite3(dbapi2):
     def connect(database, *args, **kwargs):
         try:
             return native(database, *args, **kwargs)
-        except dbapi2.OperationalError as error:
+        except (dbapi2.OperationalError, PermissionError) as error:
             path = _database_path(database, kwargs.get("uri", False))
-            if path is None or "unable to open" not in str(error):
+            # A sub-interpreter may not even try: it has no files of its own.
+            refused = isinstance(error, PermissionError)
+            if path is None or not (refused or "unable to open" in str(error)):
                 raise
         try:
             content = _database(path)

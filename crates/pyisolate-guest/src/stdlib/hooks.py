@@ -9,6 +9,7 @@ with each cell's settings; `guest_module` for what guest code imports; `names` f
 
 import _thread
 import linecache
+import marshal
 import os
 import sys
 import types
@@ -38,17 +39,17 @@ _PATCHES = {
     "zoneinfo._tzpath": ("folders", "patch_tzpath"),
 }
 
-_sources = {}
+_marshalled = {}
 _codes = {}
 _parts = {}
 _loading = _thread.RLock()  # two threads may import at once
 _broker = None
 
 
-def install(sources, request, request_with_descriptor):
-    """Wires this interpreter's standard library. `sources` has each part's text by its name."""
+def install(marshalled, request, request_with_descriptor):
+    """Wires this interpreter's standard library. `marshalled` has each part's code."""
     global _broker
-    _sources.update(sources)
+    _marshalled.update(marshalled)
     _broker = _part("broker").Broker(request, request_with_descriptor)
     files, descriptors, folders = map(_part, ("files", "descriptors", "folders"))
     files.install(_broker, descriptors)
@@ -72,7 +73,7 @@ def _system(command):
 
 def compile_all():
     """Compiles what would otherwise be compiled in the first cell that needs it."""
-    for name in _sources:
+    for name in _marshalled:
         _code(name)
 
 
@@ -80,6 +81,11 @@ def configure(settings):
     """Takes a cell's settings, after those of the template that it came from, if it did."""
     _broker.configure(settings)
     _part("clocks").configure()
+
+
+def isolate():
+    """Sees to what a sub-interpreter shares with the host's process."""
+    _part("interpreter").install(_broker, _part("folders"))
 
 
 def names():
@@ -94,7 +100,7 @@ def guest_module(name, module):
 
 def _code(name):
     if name not in _codes:
-        _codes[name] = compile(_sources[name], f"<pyisolate {name}>", "exec", dont_inherit=True)
+        _codes[name] = marshal.loads(_marshalled[name])
     return _codes[name]
 
 

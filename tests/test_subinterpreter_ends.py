@@ -1,0 +1,160 @@
+"""A guest that cannot be ended is told of and left behind, and the host goes on without it; of one
+that ended nothing runs any more."""
+
+import pytest
+
+from interpreters import host
+
+# --- what cannot be ended
+
+STUCK = {
+    "sum": "sum(iter(int, 1))",
+    "a lock": "import _thread; lock = _thread.allocate_lock(); lock.acquire(); lock.acquire()",
+    "a power": "7 ** (10 ** 8)",
+    "select": "import select; select.select([], [], [], 1000)",
+    "sleep": "import time; time.sleep(1000)",
+    "re": "import re; re.match('(a|a)*b', 'a' * 60)",
+    "a deque": "import collections, itertools; collections.deque(itertools.repeat(1), maxlen=0)",
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_a_call_that_does_not_return_is_abandoned(name):
+    said = host(
+        """
+        cell = new_interpreter(
+            allowed_imports=["_thread", "collections", "itertools", "re", "select", "time"],
+            wall_time_ms=200,
+        )
+        handle = cell.exec(sys.argv[1])
+        try: handle.wait(PATIENCE)
+        except pyisolate.WallTimeExceeded: print("limit")
+        print(cell.stats.abandoned)
+        cell.close()
+        assert_serves()
+        with new_interpreter() as other: run(other, "post(1)")
+        print("goes on", flush=True)
+        sys.exit(7)
+        """,
+        STUCK[name],
+        status=7,
+    )
+    assert said.split("\n")[:3] == ["limit", "True", "goes on"]
+
+
+def test_many_that_cannot_be_ended():
+    said = host(
+        """
+        sources = ["sum(iter(int, 1))", "import time; time.sleep(1000)", "7 ** (10 ** 8)"]
+        cells = [new_interpreter(allowed_imports=["time"], wall_time_ms=200) for _ in range(6)]
+        for number, cell in enumerate(cells): cell.exec(sources[number % 3])
+        print(sum(isinstance(drain(cell), list) for cell in cells))
+        print(all(cell.stats.abandoned for cell in cells))
+        assert_serves()
+        with new_interpreter() as cell: run(cell, "post(1)")
+        sys.exit(7)
+        """,
+        status=7,
+    )
+    assert said == "6\nTrue\n"
+
+
+def test_an_abandoned_guest_that_comes_back_runs_no_further():
+    said = host(
+        """
+        came = []
+        cell = new_interpreter(
+            allowed_imports=["time"], wall_time_ms=100,
+            capabilities={"tell": lambda payload: came.append(payload)},
+        )
+        cell.exec("import time\\ntry: time.sleep(2)\\nfinally: request('tell', 'x', 1); post(1)")
+        print(drain(cell), cell.stats.abandoned)
+        def tasks():
+            return sum(open(f"/proc/self/task/{task}/comm").read().startswith("pyisolate-cell")
+                       for task in os.listdir("/proc/self/task"))
+        def none():
+            try: return tasks() == 0
+            except OSError: return False
+        print(until(none), came)
+        sys.exit(7)
+        """,
+        status=7,
+    )
+    assert said == "[] True\nTrue []\n"
+
+
+@pytest.mark.parametrize("source", ["import os; os._exit(3)", "import os; os.abort()"])
+def test_ending_the_process_ends_the_cell_alone(source):
+    said = host(
+        """
+        cell = new_interpreter(allowed_imports=["os"])
+        handle = cell.exec(sys.argv[1])
+        try: handle.wait(PATIENCE)
+        except pyisolate.CellDied as error: print("os._exit" in str(error))
+        print(cell.stats.abandoned)
+        assert_serves()
+        with new_interpreter() as other: run(other, "post(1)")
+        sys.exit(7)
+        """,
+        source,
+        status=7,
+    )
+    assert said == "True\nTrue\n"
+
+
+# --- nothing runs after the end
+
+AFTERLIVES = {
+    "atexit": "import atexit\natexit.register(late)",
+    "a cycle": "class A:\n    def __del__(self): late()\na = A(); a.self = a",
+    "a global": "class A:\n    def __del__(self): late()\na = A()",
+    "a module's": "import sys\nclass A:\n    def __del__(self): late()\nsys.a = A()",
+    "a weak reference": "import weakref\nclass A: pass\na = A(); w = weakref.ref(a, late); a.a = a",
+    "finalize": "import weakref\nclass A: pass\na = A(); weakref.finalize(a, late)",
+    "a generator": "def g():\n    try: yield\n    finally: late()\none = g(); next(one)",
+    "a coroutine": "async def c():\n    try: await never()\n    finally: late()\n"
+    "class never:\n    def __await__(self): yield\none = c(); one.send(None)",
+    "an own stdout": "import sys\nclass Out:\n    _held = 'x'\n    def write(self, t): late()\n"
+    "    def flush(self):\n        if closing: late()\nsys.stdout = Out()",
+    "a hook": "import sys\nsys.unraisablehook = sys.excepthook = late\n"
+    "class A:\n    def __del__(self): raise ValueError\nkeep = [A()]",
+}
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+@pytest.mark.parametrize("name", AFTERLIVES)
+def test_nothing_of_the_guests_runs_after_its_end(name, end):
+    said = host(
+        """
+        came = []
+        cell = new_interpreter(
+            allowed_imports=["atexit", "sys", "weakref"],
+            capabilities={"tell": lambda payload: came.append(payload)},
+        )
+        run(cell, '''
+closing = False
+def late(*_):
+    try: post("late")
+    except BaseException: pass
+    try: request("tell", "x", "late")
+    except BaseException: pass
+    while True: pass
+''')
+        run(cell, sys.argv[1])
+        if sys.argv[2] == "close": cell.close()
+        else: cell.kill()
+        items = drain(cell)
+        def tasks():
+            names = []
+            for task in os.listdir("/proc/self/task"):
+                with contextlib.suppress(OSError):
+                    names.append(open(f"/proc/self/task/{task}/comm").read())
+            return sum(name.startswith("pyisolate-cell") for name in names)
+        print(until(lambda: tasks() == 0), came, items, cell.stats.abandoned)
+        sys.exit(7)
+        """,
+        AFTERLIVES[name],
+        end,
+        status=7,
+    )
+    assert said == "True [] [] False\n"
