@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import broker
+import subinterpreter
 from figures import median, names, rows, show
 
 import pyisolate
@@ -251,6 +252,7 @@ def main() -> int:
         ("Requests", broker.requests),
         ("Files", broker.files),
         ("Journal", broker.journal),
+        ("Sub-interpreters", subinterpreter.cells),
     ]
     for title, run in sections:
         if options.only is None or options.only.lower() in title.lower():

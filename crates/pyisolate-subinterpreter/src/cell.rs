@@ -351,10 +351,10 @@ impl Shared {
             Lived::Failed => Ended::Failed,
             Lived::OutOfMemory => Ended::OutOfMemory,
         };
-        // The guard would refuse what comes next, too. No guest code runs in between.
+        // SAFETY: attached, with no Python frame. What guest code left to be run at the end (exit functions,
+        // finalizers, generators that are suspended) is refused as a recursion that is too deep.
+        unsafe { py::Py_SetRecursionLimit(0) };
         guard::leave_this_thread();
-        // SAFETY: attached. What guest code left to be run at the end raises instead.
-        unsafe { stop::doom() };
         self.leave();
         // Whoever waits for the guest need not wait for its interpreter to be taken apart. The host
         // hears that the channel is closed, and finds how it ended.

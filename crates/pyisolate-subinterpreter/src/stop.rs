@@ -165,7 +165,7 @@ unsafe fn attach(interpreter: *mut py::PyInterpreterState, park: bool) {
 ///
 /// # Safety
 /// The thread is attached to it.
-pub(crate) unsafe fn doom() {
+unsafe fn doom() {
     // SAFETY: attached; a static function and no object.
     unsafe { capi::PyEval_SetTraceAllThreads(Some(raise), std::ptr::null_mut()) };
 }
