@@ -227,12 +227,18 @@ def cases(document):
 
 
 policy_walk = walked("docs/policy.md")
+interpreter_walk = walked("docs/subinterpreter.md")
 readme_walk = walked("README.md")
 
 
 @pytest.mark.parametrize("number", cases("docs/policy.md"))
 def test_the_policy_document_is_true(policy_walk, number):
     policy_walk.to(number)
+
+
+@pytest.mark.parametrize("number", cases("docs/subinterpreter.md"))
+def test_the_document_on_sub_interpreters_is_true(interpreter_walk, number):
+    interpreter_walk.to(number)
 
 
 README_FILES = {
