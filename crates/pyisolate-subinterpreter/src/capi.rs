@@ -73,6 +73,8 @@ unsafe extern "C" {
     pub(crate) fn PyObject_GetArenaAllocator(allocator: *mut ArenaAllocator);
     pub(crate) fn PyObject_SetArenaAllocator(allocator: *const ArenaAllocator);
     pub(crate) fn PySys_AddAuditHook(hook: AuditHook, data: *mut c_void) -> c_int;
+    pub(crate) fn PyThreadState_GetUnchecked() -> *mut PyThreadState;
+    pub(crate) fn PyInterpreterState_Main() -> *mut PyInterpreterState;
     pub(crate) fn PyThreadState_GetInterpreter(
         state: *mut PyThreadState,
     ) -> *mut PyInterpreterState;

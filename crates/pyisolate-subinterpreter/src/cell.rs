@@ -17,8 +17,9 @@ use pyo3_ffi as py;
 use crate::capi::{self, PyInterpreterConfig};
 use crate::census::Census;
 use crate::error::StartError;
+use crate::list::{self, Interpreter};
 use crate::memory::{Account, Counting};
-use crate::{forget, guard, stop};
+use crate::{guard, stop};
 
 /// The stack of a guest's thread, in bytes: enough for the deepest recursion that CPython's own
 /// counters let C code reach. Pages that are not touched cost nothing.
@@ -46,16 +47,10 @@ pub enum Ended {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Phase {
     Starting,
+    /// It is alive as long as this stands here.
     Running(Interpreter),
     Ending,
 }
-
-/// An interpreter that is alive as long as its phase is `Running`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Interpreter(pub(crate) *mut py::PyInterpreterState);
-
-// SAFETY: CPython lets any thread attach to an interpreter that is alive.
-unsafe impl Send for Interpreter {}
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -118,7 +113,7 @@ impl Shared {
     pub(crate) fn give_up(&self, ended: Ended) {
         if self.end(ended) {
             if let Phase::Running(interpreter) = lock(&self.state).phase {
-                forget::remember(interpreter);
+                list::abandon(interpreter);
             }
             self.yield_to_others();
             self.leave_census();
@@ -323,7 +318,7 @@ impl Shared {
     /// Makes the interpreter, lets the guest live in it, and ends it.
     fn inhabit(self: &Arc<Self>, end: GuestEnd, report: String) -> Ended {
         let counting = Counting::on(&self.account);
-        let interpreter = match make() {
+        let interpreter = match list::make(make) {
             Ok(interpreter) => interpreter,
             Err(why) => {
                 self.end(Ended::Unmade);
@@ -361,8 +356,10 @@ impl Shared {
         self.end(ended);
         lock(&self.control).take();
         self.account.set_max_bytes(u64::MAX);
+        // What is taken apart may have something left to write, to a pipe that nobody reads.
+        close_all();
         // SAFETY: attached, with the interpreter's only thread state: `leave` saw to that.
-        unsafe { py::Py_EndInterpreter(py::PyThreadState_Get()) };
+        list::end(interpreter, || unsafe { py::Py_EndInterpreter(py::PyThreadState_Get()) });
         // SAFETY: the interpreter that all of them were made for is gone.
         unsafe { counting.free_rest() };
         ended
@@ -384,13 +381,18 @@ impl Shared {
     }
 }
 
+/// Closes every descriptor of the guest's: the channel's are gone, so the rest is what guest code opened.
+fn close_all() {
+    // SAFETY: closes numbers in a table that is this thread's alone, whose owners are about to be taken
+    // apart, and are written for descriptors that are closed already.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
+}
+
 /// Makes an interpreter with its own lock and attaches this thread to it.
 ///
 /// # Errors
 /// CPython's own words.
 fn make() -> Result<Interpreter, String> {
-    // Two at once would meet in what all interpreters share.
-    static MAKING: Mutex<()> = Mutex::new(());
     let config = PyInterpreterConfig {
         use_main_obmalloc: 0,
         allow_fork: 0,
@@ -401,11 +403,9 @@ fn make() -> Result<Interpreter, String> {
         gil: capi::OWN_GIL,
     };
     let mut state = std::ptr::null_mut();
-    let making = lock(&MAKING);
     // SAFETY: CPython is initialised (`prepare`), this thread is not attached, and both pointers are
     // valid.
     let status = unsafe { capi::Py_NewInterpreterFromConfig(&raw mut state, &raw const config) };
-    drop(making);
     if state.is_null() {
         let why = match status.message {
             message if message.is_null() => "it gave no reason".into(),

@@ -80,7 +80,7 @@ impl Account {
     /// # Safety
     /// A new block of the C library's, or null.
     unsafe fn enter(&self, block: *mut c_void) {
-        if !block.is_null() {
+        if !block.is_null() && !is_elsewhere() {
             // SAFETY: the caller's promise.
             self.add(unsafe { block_bytes(block) });
             BLOCKS.with_borrow_mut(|blocks| blocks.insert(block as usize));
@@ -88,9 +88,8 @@ impl Account {
     }
 
     fn leave(&self, block: *mut c_void, bytes: usize) {
-        if !block.is_null() {
+        if BLOCKS.with_borrow_mut(|blocks| blocks.remove(&(block as usize))) {
             self.subtract(bytes);
-            BLOCKS.with_borrow_mut(|blocks| blocks.remove(&(block as usize)));
         }
     }
 }
@@ -139,6 +138,18 @@ impl Drop for Counting<'_> {
     fn drop(&mut self) {
         ACCOUNT.set(std::ptr::null());
     }
+}
+
+/// Whether this thread is in another interpreter for a moment: CPython starts extension modules in the main
+/// one first. What it takes there stays there.
+fn is_elsewhere() -> bool {
+    // SAFETY: may be called at any time; a state that is not null is this thread's own.
+    let here = unsafe {
+        let state = capi::PyThreadState_GetUnchecked();
+        if state.is_null() { return false } else { capi::PyThreadState_GetInterpreter(state) }
+    };
+    // SAFETY: the main interpreter is there as long as CPython is.
+    here == unsafe { capi::PyInterpreterState_Main() }
 }
 
 fn account<'a>() -> Option<&'a Account> {
@@ -289,7 +300,7 @@ unsafe extern "C" fn arena_alloc(context: *mut c_void, size: usize) -> *mut c_vo
     }
     // SAFETY: CPython's own call, passed on.
     let arena = unsafe { (arenas.alloc)(context, size) };
-    if !arena.is_null() {
+    if !arena.is_null() && !is_elsewhere() {
         account.add(size);
         ARENAS.with_borrow_mut(|arenas| arenas.push((arena, size)));
     }
@@ -298,8 +309,13 @@ unsafe extern "C" fn arena_alloc(context: *mut c_void, size: usize) -> *mut c_vo
 
 unsafe extern "C" fn arena_free(context: *mut c_void, arena: *mut c_void, size: usize) {
     if let Some(account) = account() {
-        account.subtract(size);
-        ARENAS.with_borrow_mut(|arenas| arenas.retain(|(known, _)| *known != arena));
+        let known = ARENAS.with_borrow_mut(|arenas| {
+            let found = arenas.iter().position(|(known, _)| *known == arena);
+            found.map(|index| arenas.swap_remove(index))
+        });
+        if known.is_some() {
+            account.subtract(size);
+        }
     }
     // SAFETY: CPython's own call, passed on.
     unsafe { (native().arenas.free)(context, arena, size) };

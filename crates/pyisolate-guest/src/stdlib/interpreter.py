@@ -67,6 +67,10 @@ def _refuse_threads():
         for name in names:
             if hasattr(module, name):
                 setattr(module, name, refuse)
+        # So that a daemon thread is refused when it starts, by the same words.
+        for name in ("daemon_threads_allowed", "_daemon_threads_allowed"):
+            if hasattr(module, name):
+                setattr(module, name, lambda: True)
 
 
 def _sleep_lightly():
