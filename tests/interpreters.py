@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pyisolate
@@ -14,7 +15,7 @@ _HOST = """
 import contextlib, gc, os, sys, threading, time
 import pyisolate
 from cells import PATIENCE, assert_serves, drain, run, until
-from interpreters import new_interpreter
+from interpreters import new_interpreter, threads_of_cells
 """
 
 
@@ -23,12 +24,23 @@ def new_interpreter(**options: Any) -> pyisolate.Cell:
     return new_cell(backend=BACKEND, **options)
 
 
+def threads_of_cells() -> int:
+    """How many threads this process has for guests, and to end them."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except OSError:
+            continue  # it ended
+    return sum(name in {"pyisolate-cell", "pyisolate-stopp"} for name in names)
+
+
 def host(program: str, *words: str, status: int = 0) -> str:
     """Run a host's program in a process of its own; what it printed, if it ended as it should."""
     source = _HOST + textwrap.dedent(program).lstrip("\n")
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", source, *words],
-        cwd=__file__.rpartition("/")[0],
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         timeout=PATIENCE * 2,

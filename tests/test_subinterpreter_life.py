@@ -295,11 +295,7 @@ def test_interpreters_of_the_hosts_own_beside_cells():
     assert said == "1\n2\n3\n"
 
 
-@pytest.mark.parametrize("first", ["cells", "host"])
-def test_modules_that_host_and_cells_both_use(first):
-    said = host(
-        """
-        USE = '''
+USE = """
 import datetime, decimal, hashlib, json, re, sqlite3, ssl, struct, xml.etree.ElementTree, zlib
 import zoneinfo
 stamp = datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone.utc) + datetime.timedelta(days=1)
@@ -310,7 +306,14 @@ assert sqlite3.connect(":memory:").execute("select 1 + 1").fetchone() == (2,)
 assert xml.etree.ElementTree.fromstring("<a><b/></a>")[0].tag == "b"
 assert zlib.decompress(zlib.compress(b"x" * 100)) == b"x" * 100
 assert len(hashlib.sha256(b"x").hexdigest()) == 64
-'''
+"""
+
+
+@pytest.mark.parametrize("first", ["cells", "host"])
+def test_modules_that_host_and_cells_both_use(first):
+    said = host(
+        """
+        from test_subinterpreter_life import USE
         names = ["datetime", "decimal", "hashlib", "json", "re", "sqlite3", "ssl", "struct",
                  "xml", "zlib", "zoneinfo"]
         if sys.argv[1] == "host": exec(USE, {})

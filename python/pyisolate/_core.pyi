@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def backend(self) -> str:
-        """Where its wall stands: `process`."""
+        """Where its wall stands: `process` or `subinterpreter`."""
 
     @property
     def pid(self) -> int | None:
