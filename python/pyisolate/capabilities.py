@@ -280,7 +280,8 @@ class Call:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise TimeoutError(f"it took over {self._timeout:g} s") from None
+            # In the words of the supervisor, which may be first.
+            raise TimeoutError("the answer took too long") from None
         except asyncio.CancelledError:
             if self._stopped:
                 return None  # to nobody

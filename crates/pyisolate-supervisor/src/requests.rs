@@ -290,8 +290,7 @@ impl CellShared {
             .map(|request| Arc::clone(&request.question))
             .collect();
         for question in expired {
-            let text = format!("{}.{} took too long", question.capability, question.action);
-            let failure = Failure::new("TimeoutError", text);
+            let failure = Failure::new("TimeoutError", "the answer took too long".to_owned());
             self.conclude_later(settings, &question, Err(failure.into()));
         }
     }
