@@ -271,6 +271,34 @@ def test_a_fork_of_the_host():
     assert said == "[True, True, True, True]\n5\n1\n2\n"
 
 
+@pytest.mark.parametrize("when", ["alive", "ending", "being made"])
+def test_a_fork_at_any_time(when):
+    said = host(
+        f"""
+        import subprocess, threading
+        when = {when!r}
+        supervisor = pyisolate.Supervisor(backend="subinterpreter")
+        cell = supervisor.spawn("a")
+        done = threading.Event()
+        def churn():
+            for number in range(10**6):
+                supervisor.spawn(f"b{{number}}").close()
+                if done.is_set(): return
+        churning = threading.Thread(target=churn)
+        if when == "being made": churning.start()
+        for _ in range(20):
+            if when == "ending":
+                cell.close()
+                cell = supervisor.spawn("a")
+                cell.close()
+            print(subprocess.run(["true"], preexec_fn=lambda: None, timeout=20).returncode, end="")
+        done.set()
+        if when == "being made": churning.join()
+        """
+    )
+    assert said == "0" * 20
+
+
 def test_interpreters_of_the_hosts_own_beside_cells():
     said = host(
         """

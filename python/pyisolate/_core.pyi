@@ -24,6 +24,9 @@ __all__ = [
     "Supervisor",
     "Template",
     "__version__",
+    "after_fork_in_child",
+    "after_fork_in_parent",
+    "before_fork",
     "checked",
     "end",
     "run_command",
@@ -294,6 +297,9 @@ class Policy:
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+def before_fork() -> None: ...
+def after_fork_in_parent() -> None: ...
+def after_fork_in_child() -> None: ...
 def end() -> None:
     """End every supervisor; from here on no handler of the host's is called. For `atexit`."""
 

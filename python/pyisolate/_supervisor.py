@@ -269,6 +269,12 @@ def _token(token: str | bytes) -> bytes:
 
 # Handlers are called in threads that the interpreter does not wait for by itself.
 atexit.register(_core.end)
+# CPython cannot fork beside sub-interpreters: those of cells are hidden from it meanwhile.
+os.register_at_fork(
+    before=_core.before_fork,
+    after_in_parent=_core.after_fork_in_parent,
+    after_in_child=_core.after_fork_in_child,
+)
 
 _lock = threading.Lock()
 _default: Supervisor | None = None

@@ -3,7 +3,6 @@
 
 import _socket
 import contextlib
-import ctypes
 import errno
 import fcntl
 import gc
@@ -18,7 +17,12 @@ import threading
 import urllib.error
 import urllib.request
 
-libc = ctypes.CDLL(None, use_errno=True)
+try:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+except ImportError:
+    libc = None  # a sub-interpreter cell has none
 
 
 def attempt(action):

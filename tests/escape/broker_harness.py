@@ -16,6 +16,9 @@ from pyisolate import DenialEvent, LogEvent
 PATIENCE = 20.0
 """How long one attack may take, in seconds: a guard against hanging."""
 
+BACKENDS = ["process", "subinterpreter"]
+"""The policy and the broker are the same behind both walls, and so are their answers."""
+
 _GUEST = (Path(__file__).parent / "broker_guest.py").read_text()
 
 IMPORTS = [

@@ -18,8 +18,8 @@ PATIENCE = 20.0
 """How long one attack may take, in seconds: a guard against hanging."""
 
 _HERE = Path(__file__).parent
-_GUEST = (_HERE / "guest.py").read_text()
-_UNWIRED = (_HERE / "unwired.py").read_text()
+GUEST = (_HERE / "guest.py").read_text()
+UNWIRED = (_HERE / "unwired.py").read_text()
 
 IMPORTS = [
     "_io", "asyncio", "builtins", "ctypes", "errno", "fcntl", "glob", "http", "importlib", "io",
@@ -95,8 +95,8 @@ class Hostile:
         if self._cell is None or self._cell.termination_reason is not None:
             self._number += 1
             self._cell = self.supervisor.spawn(f"hostile-{self._number}", allowed_imports=IMPORTS)
-            self._cell.exec(_UNWIRED).wait(PATIENCE)
-            self._cell.exec(_GUEST).wait(PATIENCE)
+            self._cell.exec(UNWIRED).wait(PATIENCE)
+            self._cell.exec(GUEST).wait(PATIENCE)
             self._cell.exec(f"world.update({self._plant.world!r})").wait(PATIENCE)
         return self._cell
 
@@ -133,7 +133,7 @@ def run_control(
     inherits of the test.
     """
     job = {
-        "guest": _GUEST,
+        "guest": GUEST,
         "world": plant.world,
         "folder": str(plant.folder),
         "token": plant.token,

@@ -10,7 +10,7 @@ import pytest
 import pyisolate
 from pyisolate import Command, ConnectTCP, Http, Policy, ReadPath, ReadWritePath, Resolve, WritePath
 
-from .broker_harness import Held
+from .broker_harness import BACKENDS, Held
 from .broker_site import Site, listening
 
 
@@ -33,10 +33,13 @@ DENIED_PATHS = [
 """Paths that some server takes for `/v1/admin`."""
 
 
-@pytest.fixture(scope="module")
-def browsing(supervisor: pyisolate.Supervisor, site: Site) -> Iterator[Held]:
+@pytest.fixture(scope="module", params=BACKENDS)
+def browsing(
+    request: pytest.FixtureRequest, supervisor: pyisolate.Supervisor, site: Site
+) -> Iterator[Held]:
     policy = Policy().grant(Http(f"{site.url}/", methods=["*"])).deny(Http(f"{site.url}/v1/admin"))
-    held = Held(supervisor, policy, {"URL": site.url}, network_ops_max=10_000)
+    options = {"network_ops_max": 10_000, "fresh": True, "backend": request.param}
+    held = Held(supervisor, policy, {"URL": site.url}, **options)
     yield held
     held.close()
 

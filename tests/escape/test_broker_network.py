@@ -25,7 +25,7 @@ from .attacks_broker_network import (
     SMUGGLED,
     WAYS,
 )
-from .broker_harness import PATIENCE, Case, Held, assert_complete, run_plain
+from .broker_harness import BACKENDS, PATIENCE, Case, Held, assert_complete, run_plain
 from .broker_site import Listener, Site, listening, page, redirect, silent, trickle
 
 pytestmark = pytest.mark.filterwarnings(
@@ -181,12 +181,18 @@ def test_what_is_no_port(
 # --- requests ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def narrow(supervisor: pyisolate.Supervisor, site: Site, canary: Listener) -> Iterator[Held]:
+@pytest.fixture(scope="module", params=BACKENDS)
+def narrow(
+    request: pytest.FixtureRequest,
+    supervisor: pyisolate.Supervisor,
+    site: Site,
+    canary: Listener,
+) -> Iterator[Held]:
     """GET and POST below one path of the site's."""
     grant = Http(f"{site.url}/v1/", methods=["GET", "POST"])
     world = {"URL": site.url, "CANARY": canary.port, "SITE": site.port}
-    held = Held(supervisor, Policy().grant(grant), world, **MANY, fresh=True)
+    options = MANY | {"fresh": True, "backend": request.param}
+    held = Held(supervisor, Policy().grant(grant), world, **options)
     yield held
     held.close()
 

@@ -71,6 +71,22 @@ impl Live {
     }
 }
 
+/// What `os.register_at_fork` is given, for hosts with cells in sub-interpreters.
+#[pyfunction]
+pub(crate) fn before_fork(py: Python<'_>) {
+    py.detach(pyisolate_subinterpreter::before_fork);
+}
+
+#[pyfunction]
+pub(crate) fn after_fork_in_parent() {
+    pyisolate_subinterpreter::after_fork_in_parent();
+}
+
+#[pyfunction]
+pub(crate) fn after_fork_in_child() {
+    pyisolate_subinterpreter::after_fork_in_child();
+}
+
 /// Does something inside Python, in a thread that Rust made; `None` once the interpreter is ending.
 pub(crate) fn inside<T>(act: impl FnOnce(Python<'_>) -> T) -> Option<T> {
     let _visitor = Visitor::enter()?;

@@ -46,6 +46,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<supervisor::Template>()?;
     module.add_function(wrap_pyfunction!(run_command, module)?)?;
     module.add_function(wrap_pyfunction!(exit::end, module)?)?;
+    module.add_function(wrap_pyfunction!(exit::before_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(exit::after_fork_in_parent, module)?)?;
+    module.add_function(wrap_pyfunction!(exit::after_fork_in_child, module)?)?;
     protocol::add(module)?;
     rights::add(module)
 }

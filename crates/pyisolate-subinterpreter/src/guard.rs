@@ -184,7 +184,8 @@ fn refuse(kind: Kind, text: String) -> c_int {
 /// The thread is attached; `arguments` are those of an `import` event.
 unsafe fn import_refused(arguments: *mut py::PyObject) -> Option<String> {
     // SAFETY: the caller's promise; what is missing or no text is an error, cleared in `text_of`.
-    let (name, file) = unsafe { (text_of(arguments, 0)?, text_of(arguments, 1)) };
+    let (name, file) = unsafe { (text_of(arguments, 0), text_of(arguments, 1)) };
+    let Some(name) = name else { return Some("a module's name is text".to_owned()) };
     let module = MODULES.iter().find(|(module, _)| *module == name).map(|(_, why)| *why);
     let why = match (module, file) {
         (Some(why), _) => why,

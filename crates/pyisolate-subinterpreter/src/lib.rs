@@ -26,6 +26,6 @@ mod stop;
 pub use cell::{Cell, Ended, Trees};
 pub use census::Census;
 pub use error::StartError;
-pub use list::forget_abandoned;
+pub use list::{after_fork_in_child, after_fork_in_parent, before_fork, forget_abandoned};
 use prepare::prepare;
 pub use pyisolate_jail::ThreadJail;

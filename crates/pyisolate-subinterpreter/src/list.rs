@@ -5,12 +5,11 @@
 //! lock of each, which an abandoned thread never gives back. So ours are taken out of the list before.
 //!
 //! The list is found as debuggers find it: by the offsets that CPython publishes at the beginning of its
-//! state. One lock stands around whatever changes it on our side; `pthread_atfork` takes it, too.
+//! state. One lock stands around whatever changes it on our side, and around forks.
 #![expect(unsafe_code, reason = "reads and writes CPython's list of interpreters")]
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
-use std::sync::Once;
 use std::time::Duration;
 
 use pyo3_ffi as py;
@@ -40,9 +39,9 @@ unsafe extern "C" {
     static mut _PyRuntime: c_void;
 }
 
-/// How long a fork waits for an interpreter that is being made, which may in turn wait for the
-/// interpreter's lock that the forking thread holds. After that the child is CPython's to deal with.
-const FORK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a fork waits for an interpreter that is being made or taken apart, some milliseconds. After
+/// that the child is CPython's to deal with.
+const FORK_PATIENCE: Duration = Duration::from_secs(10);
 
 struct Ours {
     alive: Vec<Interpreter>,
@@ -95,15 +94,6 @@ impl Drop for Guard {
 
 /// Makes an interpreter, one at a time, and knows it from then on.
 pub(crate) fn make<E>(make: impl FnOnce() -> Result<Interpreter, E>) -> Result<Interpreter, E> {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: three functions that live as long as the process.
-        let status =
-            unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
-        if status != 0 {
-            tracing::warn!("no memory is left for a fork handler: forks of this process may crash");
-        }
-    });
     let mut guard = Guard::new();
     let interpreter = make()?;
     guard.ours().alive.push(interpreter);
@@ -136,7 +126,9 @@ pub unsafe fn forget_abandoned() {
     unsafe { unlink(&abandoned) };
 }
 
-extern "C" fn before_fork() {
+/// Takes our interpreters out of CPython's list, until the fork is over. To be called before CPython takes
+/// locks of its own for the fork, and without the interpreter's.
+pub fn before_fork() {
     let deadline = deadline(FORK_PATIENCE);
     // SAFETY: a mutex that was initialised; a live structure.
     let locked =
@@ -152,14 +144,16 @@ extern "C" fn before_fork() {
     ours.unlinked = unsafe { unlink(&alive) };
 }
 
-extern "C" fn in_parent() {
+/// The fork is over, and this is the process that forked.
+pub fn after_fork_in_parent() {
     after_fork(|unlinked| {
         // SAFETY: they were in the list before; nobody of ours changes it while the lock is held.
         unsafe { link(unlinked) };
     });
 }
 
-extern "C" fn in_child() {
+/// The fork is over, and this is the new process.
+pub fn after_fork_in_child() {
     // Their threads are not here: to this process they never were.
     after_fork(|_| ());
 }

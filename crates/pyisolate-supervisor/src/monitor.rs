@@ -252,7 +252,10 @@ impl Monitor {
             }
             cell.look_at_streams(settings, all);
             overrun(LimitName::Cpu, limits.cpu_ms, cell.body.cpu_ms());
-            overrun(LimitName::OpenFiles, limits.open_files + 1, cell.body.open_files());
+            let open = cell.body.open_files();
+            if open > limits.open_files {
+                overrun(LimitName::OpenFiles, limits.open_files, open);
+            }
             // What the kernel's limit on private writable memory does not count: pages that were
             // made read-only again, and page tables.
             overrun(LimitName::Memory, limits.mem_bytes, cell.body.own_bytes());
