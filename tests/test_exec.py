@@ -277,6 +277,6 @@ def test_many_sources_leave_no_memory_behind(cell):
 
 def test_a_handle_waits_without_a_busy_loop(cell):
     handle = cell.exec("import time; time.sleep(0.5)")
-    before = time.process_time()
+    before = time.thread_time()
     handle.wait(PATIENCE)
-    assert time.process_time() - before < 0.4
+    assert time.thread_time() - before < 0.4

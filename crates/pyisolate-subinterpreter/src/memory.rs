@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "stands between CPython and its allocators")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr::null_mut;
@@ -75,20 +75,17 @@ impl Account {
 }
 
 impl Account {
-    /// Counts a block of this thread's.
-    ///
-    /// # Safety
-    /// A new block of the C library's, or null.
-    unsafe fn enter(&self, block: *mut c_void) {
+    /// Counts a new block of this thread's, or null.
+    fn enter(&self, block: *mut c_void, bytes: usize) {
         if !block.is_null() && !is_elsewhere() {
-            // SAFETY: the caller's promise.
-            self.add(unsafe { block_bytes(block) });
-            BLOCKS.with_borrow_mut(|blocks| blocks.insert(block as usize));
+            self.add(bytes);
+            BLOCKS.with_borrow_mut(|blocks| blocks.insert(block as usize, bytes));
         }
     }
 
-    fn leave(&self, block: *mut c_void, bytes: usize) {
-        if BLOCKS.with_borrow_mut(|blocks| blocks.remove(&(block as usize))) {
+    /// Forgets a block, if it was counted.
+    fn leave(&self, block: *mut c_void) {
+        if let Some(bytes) = BLOCKS.with_borrow_mut(|blocks| blocks.remove(&(block as usize))) {
             self.subtract(bytes);
         }
     }
@@ -99,8 +96,8 @@ thread_local! {
     static ACCOUNT: Cell<*const Account> = const { Cell::new(std::ptr::null()) };
     /// The arenas that this thread's interpreter has.
     static ARENAS: RefCell<Vec<(*mut c_void, usize)>> = const { RefCell::new(Vec::new()) };
-    /// The blocks of the raw domain that it has.
-    static BLOCKS: RefCell<HashSet<usize, BuildHasherDefault<BlockHasher>>> =
+    /// The blocks of the raw domain that it has, with what was asked for.
+    static BLOCKS: RefCell<HashMap<usize, usize, BuildHasherDefault<BlockHasher>>> =
         RefCell::default();
 }
 
@@ -127,7 +124,7 @@ impl Counting<'_> {
             // SAFETY: an arena that was allocated and not freed; the caller's promise for the rest.
             unsafe { (native.arenas.free)(native.arenas.context, arena, size) };
         }
-        for block in BLOCKS.take() {
+        for block in BLOCKS.take().into_keys() {
             // SAFETY: a block that was allocated and not freed; the caller's promise for the rest.
             unsafe { (native.raw.free)(native.raw.context, block as *mut c_void) };
         }
@@ -197,10 +194,7 @@ pub(crate) fn install() {
         return;
     }
     let counted = Allocator { malloc, calloc, realloc, free, ..raw };
-    // CPython's debugging allocator has a context, and its blocks are not the C library's: their
-    // sizes cannot be asked for. Then arenas alone are counted.
-    let domains = if raw.context.is_null() { &capi::DOMAINS[..] } else { &[] };
-    for &domain in domains {
+    for domain in capi::DOMAINS {
         // The small-object allocator asks the raw domain in turn. Where it is switched off
         // (PYTHONMALLOC=malloc) the other domains are the raw one by another name.
         if std::ptr::fn_addr_eq(get(domain).malloc, raw.malloc) {
@@ -218,15 +212,6 @@ fn native() -> &'static Native {
     NATIVE.get().expect("the native allocators are known")
 }
 
-/// The bytes that the C library set aside for a block.
-///
-/// # Safety
-/// A block of the C library's, or null.
-unsafe fn block_bytes(block: *mut c_void) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe { libc::malloc_usable_size(block) }
-}
-
 unsafe extern "C" fn malloc(context: *mut c_void, size: usize) -> *mut c_void {
     let raw = &native().raw;
     let Some(account) = account() else {
@@ -238,8 +223,7 @@ unsafe extern "C" fn malloc(context: *mut c_void, size: usize) -> *mut c_void {
     }
     // SAFETY: CPython's own call, passed on.
     let block = unsafe { (raw.malloc)(context, size) };
-    // SAFETY: the block is new.
-    unsafe { account.enter(block) };
+    account.enter(block, size);
     block
 }
 
@@ -254,8 +238,7 @@ unsafe extern "C" fn calloc(context: *mut c_void, count: usize, size: usize) -> 
     }
     // SAFETY: CPython's own call, passed on.
     let block = unsafe { (raw.calloc)(context, count, size) };
-    // SAFETY: the block is new.
-    unsafe { account.enter(block) };
+    account.enter(block, count.saturating_mul(size));
     block
 }
 
@@ -265,25 +248,22 @@ unsafe extern "C" fn realloc(context: *mut c_void, block: *mut c_void, size: usi
         // SAFETY: CPython's own call, passed on.
         return unsafe { (raw.realloc)(context, block, size) };
     };
-    // SAFETY: CPython reallocates its own live blocks only.
-    let before = unsafe { block_bytes(block) };
+    let before = BLOCKS.with_borrow(|blocks| blocks.get(&(block as usize)).copied().unwrap_or(0));
     if size > before && !account.has_room(size - before) {
         return null_mut();
     }
     // SAFETY: CPython's own call, passed on.
     let moved = unsafe { (raw.realloc)(context, block, size) };
     if !moved.is_null() {
-        account.leave(block, before);
-        // SAFETY: the block is new, or another size of the old one.
-        unsafe { account.enter(moved) };
+        account.leave(block);
+        account.enter(moved, size);
     }
     moved
 }
 
 unsafe extern "C" fn free(context: *mut c_void, block: *mut c_void) {
     if let Some(account) = account() {
-        // SAFETY: CPython frees its own live blocks only.
-        account.leave(block, unsafe { block_bytes(block) });
+        account.leave(block);
     }
     // SAFETY: CPython's own call, passed on.
     unsafe { (native().raw.free)(context, block) };
