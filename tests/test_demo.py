@@ -30,7 +30,7 @@ def test_everything_holds(require, tmp_path):
     for species, count in [("Adelie", "152"), ("Chinstrap", "68"), ("Gentoo", "124")]:
         [row] = [line for line in done.stdout.splitlines() if line.strip().startswith(species)]
         assert row.split()[1] == count
-    named = ("root: not in", "seccomp: system call", "landlock", "policy: no rule", "namespaces")
+    named = ("root: not in", "seccomp: system call", "landlock", "policy: no rule", "pid-namespace")
     for layer in named:
         assert layer in done.stdout
     assert "0 from the cell" in done.stdout

@@ -261,7 +261,7 @@ def test_the_confinement_is_honest(guest):
     assert len(layers) == len(guest.confinement)
     assert layers["process"].status == layers["rlimits"].status == "missing"
     assert "native code" in layers["process"].detail
-    assert layers["namespaces"].status in {"partial", "missing"}
+    assert layers["user-namespace"].status == layers["pid-namespace"].status == "missing"
     for name in ("no-new-privileges", "seccomp", "descriptors"):
         assert layers[name].status == "enforced"
     assert {layer.status for layer in layers.values()} <= {"enforced", "partial", "missing"}

@@ -9,7 +9,7 @@ more; every privilege is a capability that the host answers for.
         print(cell.call("math.sqrt", 2))
 """
 
-from pyisolate._core import Cell, ExecHandle, Layer, Stats, Template, __version__
+from pyisolate._core import Cell, Confinement, ExecHandle, Layer, Stats, Template, __version__
 from pyisolate._supervisor import (
     DEFAULT_BACKEND,
     SUPPORTED_BACKENDS,
@@ -54,6 +54,7 @@ from pyisolate.capabilities import (
 from pyisolate.errors import (
     CellDied,
     ChildWorkExceeded,
+    ConfinementError,
     CPUExceeded,
     GuestError,
     LimitExceeded,
@@ -90,6 +91,8 @@ __all__ = [
     "Clock",
     "ClockCapability",
     "Command",
+    "Confinement",
+    "ConfinementError",
     "ConnectTCP",
     "CpuBudget",
     "DenialEvent",

@@ -1,7 +1,7 @@
 """The Python face of the supervisor, which is written in Rust. Use it through `pyisolate`."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Self, final
 
@@ -17,6 +17,7 @@ __all__ = [
     "DESCRIBE",
     "OPERATIONS",
     "Cell",
+    "Confinement",
     "ExecHandle",
     "Layer",
     "Policy",
@@ -74,7 +75,7 @@ class Cell:
         """What it used so far."""
 
     @property
-    def confinement(self) -> list[Layer]:
+    def confinement(self) -> Confinement:
         """The layers that confine it, as it read them from the kernel before guest code ran."""
 
     @property
@@ -204,6 +205,40 @@ class Stats:
         its thread and its memory stay until this process ends."""
 
 @final
+class Confinement:
+    """What confines a cell: its layers, in the order in which they were applied, as the kernel said
+    afterwards. `confinement["landlock"]` is the layer of that name; `str()` is a table."""
+
+    @property
+    def cell(self) -> str:
+        """The cell's name."""
+
+    @property
+    def backend(self) -> str:
+        """Where its wall stands."""
+
+    @property
+    def require(self) -> str:
+        """What was required: `default`, `hardened`, `none`, or names of layers with commas."""
+
+    @property
+    def policy_sha256(self) -> str:
+        """The SHA-256 of the policy in force, as JSON, in hexadecimal digits."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers."""
+
+    def to_json(self) -> str:
+        """The whole as a JSON object: `version` (1), `cell`, `backend`, `require`, `policy_sha256`
+        and `layers`, each with `name`, `status`, `detail`, `meaning` and, if it is not enforced,
+        `remedy`. The journal has the same."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: int | str, /) -> Layer: ...
+    def __iter__(self) -> Iterator[Layer]: ...
+
+@final
 class Layer:
     """One layer of a cell's confinement."""
 
@@ -219,6 +254,14 @@ class Layer:
     def detail(self) -> str:
         """What exactly is enforced, or what is lacking and why."""
 
+    @property
+    def meaning(self) -> str:
+        """What it means that the layer holds."""
+
+    @property
+    def remedy(self) -> str | None:
+        """How a host that lacks it gets it."""
+
 @final
 class Supervisor:
     """Owns cells. `pyisolate.Supervisor` is the public face."""
@@ -233,6 +276,7 @@ class Supervisor:
         on_denial: Callable[[DenialEvent], object] | None = None,
         journal: str | os.PathLike[str] | None = None,
         journal_payloads: str = "hash",
+        require: str = "default",
     ) -> Self: ...
     def spawn(
         self,
@@ -248,6 +292,7 @@ class Supervisor:
         granted: Policy | None = None,
         secrets: Mapping[str, str | bytes] | None = None,
         capabilities: Mapping[str, HostCapability] | None = None,
+        require: str | None = None,
     ) -> Cell: ...
     def set_policy_token(self, token: bytes) -> None: ...
     def reload_policy(self, text: str, source: str, format: str, token: bytes) -> list[str]: ...

@@ -3,6 +3,7 @@
 import atexit
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ BackendMode = Literal["subinterpreter", "process", "microvm"]
 """The walls that the contract names."""
 SUPPORTED_BACKENDS: tuple[BackendMode, ...] = ("subinterpreter", "process", "microvm")
 """Every name that `backend=` takes. This release has no `microvm`, and refuses it clearly."""
+Require = Literal["default", "hardened", "none"] | Iterable[str]
+"""What `require=` takes: a set of layers by its name, or names of layers."""
 DEFAULT_BACKEND: BackendMode = "process"
 
 
@@ -47,6 +50,11 @@ class Supervisor:
     `on_denial`: called with each `DenialEvent`, one after another, in a thread of its own. It
     holds no cell up: while a thousand wait to be told, further ones are on `cell.denials` alone.
 
+    `require`: which layers of confinement must hold for every cell, unless `spawn` says otherwise:
+    `"default"`, those without which the backend's promise is false; `"hardened"`, all that the
+    backend has; names of layers, which must be enforced beside the default ones; or `"none"`,
+    whatever this host gives, with a warning. `pyisolate doctor` shows what there is.
+
     Raises `SandboxError` if there is no fitting interpreter, or no journal can be kept.
     """
 
@@ -60,6 +68,7 @@ class Supervisor:
         journal: str | os.PathLike[str] | None = None,
         journal_payloads: Literal["full", "hash", "none"] = "hash",
         on_denial: Callable[[DenialEvent], object] | None = None,
+        require: Require = "default",
     ) -> None:
         if warm_pool < 0:
             raise ValueError(f"warm_pool={warm_pool} is below 0")
@@ -77,6 +86,7 @@ class Supervisor:
             on_denial,
             journal,
             journal_payloads,
+            _required(require),
         )
         self._watches: list[PolicyWatch] = []
         if policy_token is not None:
@@ -93,6 +103,7 @@ class Supervisor:
         secrets: Mapping[str, SecretText] | None = None,
         trusted_types: Iterable[type] | None = None,
         template: Template | None = None,
+        require: Require | None = None,
         wall_time_ms: int | None = None,
         cpu_ms: int | None = None,
         mem_bytes: int | None = None,
@@ -123,6 +134,8 @@ class Supervisor:
         `trusted_types`: classes whose instances the guest may send; they are rebuilt from their
         fields, without running anything that the guest chose.
         `template`: start from what a template of this supervisor has imported and set up.
+        `require`: which layers must hold, instead of what the supervisor requires;
+        `ConfinementError` if one does not, before any guest code runs.
 
         Limits, each on by default and each with an error of its own; one that is given here wins
         over the policy's:
@@ -172,6 +185,7 @@ class Supervisor:
             granted=Policy().grant(*handed.grants)._inner,
             secrets={**handed.secrets, **(secrets or {})},
             capabilities=handed.own,
+            require=None if require is None else _required(require),
         )
 
     def template(self, imports: Iterable[str] = (), setup: str = "") -> Template:
@@ -254,6 +268,18 @@ def _checked(backend: BackendMode, has_environment: bool) -> BackendMode:
             "a sub-interpreter is the host's own: leave environment= out, or use backend='process'"
         )
     return backend
+
+
+def _required(require: Require) -> str:
+    """The requirement as the core takes it."""
+    if require == "none":
+        warnings.warn(
+            "require='none': cells run with whatever walls this host gives; look at "
+            "cell.confinement",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return require if isinstance(require, str) else ",".join(require)
 
 
 def _is_document(policy: object) -> bool:

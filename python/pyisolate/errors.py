@@ -5,6 +5,7 @@
     │   └── PolicyAuthError    the token for changing the policy is wrong
     ├── TimeoutError           the time that the caller gave is over; the cell goes on
     ├── GuestError             guest code raised
+    ├── ConfinementError       a layer that `require` names does not hold on this host
     ├── CellDied               the cell is gone
     │   ├── ProtocolViolation  it sent what no cell sends, and was killed
     │   └── LimitExceeded      it used up a limit, and was killed
@@ -16,6 +17,7 @@ Every message says what to do next.
 
 import builtins
 
+from pyisolate._core import Layer
 from pyisolate.events import DenialEvent
 
 
@@ -48,6 +50,14 @@ class PolicyError(_FromGuest):
 
 class PolicyAuthError(PolicyError):
     """The token for changing the policy is wrong."""
+
+
+class ConfinementError(SandboxError):
+    """A layer that `require` names does not hold, and no guest code ran. The message says why, and
+    how to get it."""
+
+    layers: tuple[Layer, ...] = ()
+    """The layers that are lacking."""
 
 
 class TimeoutError(SandboxError, builtins.TimeoutError):

@@ -146,8 +146,9 @@ def test_its_limits(process: Path):
 def test_the_report_says_so(cell, require):
     layers = {layer.name: layer for layer in cell().confinement}
     assert set(layers) >= {
-        "namespaces", "network", "root", "capabilities", "no-new-privileges", "process",
-        "rlimits", "descriptors", "seccomp", "landlock",
+        "user-namespace", "pid-namespace", "mount-namespace", "ipc-namespace", "uts-namespace",
+        "network-namespace", "root", "capabilities", "no-new-privileges", "process", "rlimits",
+        "descriptors", "environment", "seccomp", "landlock",
     }  # fmt: skip
     assert layers["clock"].status == "missing"  # no kernel walls it off
     for name, layer in layers.items():

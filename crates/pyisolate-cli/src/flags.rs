@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pyisolate_supervisor::Requirement;
 
 use crate::journal::Journal;
 use crate::limits::{self, Setting};
@@ -62,6 +63,16 @@ pub(crate) struct Run {
                        template (`pyisolate policy templates` lists them). Whatever it does not \
                        grant is denied; without it, everything is")]
     pub(crate) policy: Option<PathBuf>,
+
+    /// The layers of confinement that must hold: default, hardened, none, or names with commas
+    #[arg(long, value_name = "LAYERS", default_value_t = Requirement::Default)]
+    #[arg(
+        long_help = "The layers of confinement that must hold before the script runs: `default`, \
+                       those without which the backend's promise is false; `hardened`, all that it \
+                       has; `none`, whatever this host gives; or names of layers with commas, \
+                       which must be enforced beside the default ones"
+    )]
+    pub(crate) require: Requirement,
 
     /// The cell's name, for what the policy says of it; the script's own if it can be one
     #[arg(long, value_name = "NAME")]

@@ -77,6 +77,7 @@ fn supervisor(
     let journal = journal(flags)?;
     let options = SupervisorOptions {
         journal: journal.clone(),
+        require: flags.require.clone(),
         interpreters: interpreters.map(|make| make(&environment)),
         ..SupervisorOptions::new(environment)
     };

@@ -13,7 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use pyisolate_channel::control::{Control, LOAD_RUNTIME, Reply};
-use pyisolate_jail::{Environment, Outer, RootPlan, launcher_is_root, spawn_outer};
+use pyisolate_jail::{
+    Environment, LayerName, Outer, Report, RootPlan, Status, launcher_is_root, spawn_outer,
+};
 use thiserror::Error;
 
 mod errands;
@@ -133,6 +135,31 @@ fn environment(mut arguments: impl Iterator<Item = OsString>) -> Result<Environm
     })
 }
 
+/// The whole environment of the zygote and of its cells; where a value is empty, the root's plan
+/// says it.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("LD_LIBRARY_PATH", ""),
+    ("PYTHONHOME", ""),
+    // Threads that a library starts by itself would be lost in the fork, and count as the cell's.
+    ("OPENBLAS_NUM_THREADS", "1"),
+    ("OMP_NUM_THREADS", "1"),
+    ("MKL_NUM_THREADS", "1"),
+    ("LC_ALL", "C.UTF-8"),
+];
+
+/// Adds to the report what this process has in its environment.
+pub(crate) fn report_environment(report: &mut Report) {
+    let ours = |name: &OsString| ENVIRONMENT.iter().any(|known| known.0 == name);
+    let (known, foreign): (Vec<_>, Vec<_>) =
+        std::env::vars_os().map(|(name, _)| name).partition(ours);
+    if foreign.is_empty() {
+        let detail = format!("{} variables, none of them the host's", known.len());
+        report.add(LayerName::Environment, Status::Enforced, detail);
+    } else {
+        report.add(LayerName::Environment, Status::Missing, format!("has {foreign:?}"));
+    }
+}
+
 /// Executes the interpreter inside the jail. Returns only if that failed.
 fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
     let failed =
@@ -155,15 +182,15 @@ fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
         }
     }
     let library_path = plan.library_path().as_os_str().as_bytes();
-    let environment = [
-        [b"LD_LIBRARY_PATH=", library_path].concat(),
-        [b"PYTHONHOME=", plan.home().as_os_str().as_bytes()].concat(),
-        // Threads that a library starts by itself would be lost in the fork, and count as the cell's.
-        b"OPENBLAS_NUM_THREADS=1".to_vec(),
-        b"OMP_NUM_THREADS=1".to_vec(),
-        b"MKL_NUM_THREADS=1".to_vec(),
-        b"LC_ALL=C.UTF-8".to_vec(),
-    ];
+    let home = plan.home().as_os_str().as_bytes();
+    let environment = ENVIRONMENT.map(|(name, value)| {
+        let value = match name {
+            "LD_LIBRARY_PATH" => library_path,
+            "PYTHONHOME" => home,
+            _ => value.as_bytes(),
+        };
+        [name.as_bytes(), b"=", value].concat()
+    });
     // Found by its own path, the interpreter finds its library beside it.
     let interpreter = plan.interpreter().to_string_lossy();
     let program = format!("{LOAD_RUNTIME}runtime.zygote(sys.argv[2:])");

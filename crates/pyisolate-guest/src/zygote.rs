@@ -21,7 +21,7 @@ use rustix::process::Resource;
 use thiserror::Error;
 
 use crate::ffi::{self, Borrowed, Object, PyResult, fork};
-use crate::launch::{ERRAND_FD, whole};
+use crate::launch::{ERRAND_FD, report_environment, whole};
 use crate::link::Link;
 use crate::module::State;
 
@@ -310,7 +310,10 @@ fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
     };
     let confined =
         match entered.map_err(|error| whole(&error)).and_then(|report| mapped.map(|()| report)) {
-            Ok(report) => link.send(&ToHost::Ready(&report.encode())),
+            Ok(mut report) => {
+                report_environment(&mut report);
+                link.send(&ToHost::Ready(&report.encode()))
+            }
             Err(mut message) => {
                 message.truncate(message.floor_char_boundary(TEXT_BYTES_MAX));
                 let kind = "JailError";

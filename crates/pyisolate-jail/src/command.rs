@@ -323,9 +323,17 @@ fn child_signals() -> Result<OwnedFd, CommandError> {
 /// The layers of a program's jail, each of which is an error if it cannot be applied.
 fn report(limits: &Rlimits, landlock: Support, proc: Result<(), Errno>) -> Report {
     let mut report = Report::default();
-    let namespaces = "own user, pid, mount, ipc, uts and cgroup namespaces; it can make none";
-    report.add(LayerName::Namespaces, Status::Enforced, namespaces);
-    report.add(LayerName::Network, Status::Enforced, "own namespace without interfaces");
+    for (name, detail) in [
+        (LayerName::UserNamespace, "its own; it can make none"),
+        (LayerName::PidNamespace, "its own"),
+        (LayerName::MountNamespace, "its own"),
+        (LayerName::IpcNamespace, "its own"),
+        (LayerName::UtsNamespace, "its own"),
+        (LayerName::NetworkNamespace, "its own, without interfaces"),
+        (LayerName::Environment, "what the policy says, and nothing else"),
+    ] {
+        report.add(name, Status::Enforced, detail);
+    }
     let proc = match proc {
         Ok(()) => "a /proc of its own processes".to_owned(),
         Err(error) => format!("no /proc ({})", io::Error::from(error)),

@@ -151,16 +151,16 @@ impl CellJail {
         if !capabilities::any_effective()? {
             return Err(EnterError::NotFresh);
         }
-        report.add(
-            LayerName::Namespaces,
-            Status::Enforced,
-            "own user, pid, mount, ipc and uts namespaces",
-        );
-        report.add(
-            LayerName::Network,
-            Status::Enforced,
-            "own namespace without interfaces, shared by cells",
-        );
+        for (name, detail) in [
+            (LayerName::UserNamespace, "its own, with nobody mapped"),
+            (LayerName::PidNamespace, "its own: the cell is process 1 and can make no other"),
+            (LayerName::MountNamespace, "its own"),
+            (LayerName::IpcNamespace, "its own"),
+            (LayerName::UtsNamespace, "its own"),
+            (LayerName::NetworkNamespace, "one without interfaces, shared by cells"),
+        ] {
+            report.add(name, Status::Enforced, detail);
+        }
         report.add(
             LayerName::Root,
             Status::Enforced,

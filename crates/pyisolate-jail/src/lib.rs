@@ -21,10 +21,11 @@
 //! may lack, and what a thread cannot have, or not without rights; then the [`Report`] says so, and
 //! who demands it can refuse the cell. Every
 //! layer in a report was read back from the kernel. Nothing here grants anything: there is no call
-//! to widen a jail once entered. It knows no policy, makes no cgroup, and does not run where the
+//! to widen a jail once entered. It knows no policy, and does not run where the
 //! kernel has no user namespaces or is older than 5.14.
 
 pub mod capabilities;
+mod cgroup;
 mod clone;
 mod command;
 mod command_root;
@@ -32,6 +33,7 @@ pub mod descriptors;
 pub mod elf;
 mod enter;
 mod landlock;
+mod layer;
 mod ld_so_conf;
 mod namespaces;
 pub mod network;
@@ -50,6 +52,7 @@ mod thread_namespaces;
 mod thread_root;
 
 pub use capabilities::CapabilityError;
+pub use cgroup::{CgroupError, Cgroups, Controller, Group, GroupLimits};
 pub use clone::{CELL_CLONE_FLAGS, Cloned, clone_cell};
 pub use command::{Command, CommandError, CommandEvent, spawn_command};
 pub use command_root::CommandRootError;
@@ -57,15 +60,14 @@ pub use descriptors::DescriptorError;
 pub use elf::Unresolved;
 pub use enter::{CellJail, EnterError, PrepareError, Role};
 pub use landlock::{Domain, LandlockError, Support};
+pub use layer::{LayerName, Status};
 pub use namespaces::{
     NOBODY, NobodyError, Outer, OuterChild, SpawnError, launcher_is_root, spawn_outer,
 };
 pub use network::NetworkError;
 pub use plan::{Bind, BindKind, Environment, PlanError, RootPlan};
 pub use process::ProcessError;
-pub use report::{
-    DETAIL_MAX_BYTES, DecodeError, ENCODED_MAX_BYTES, LAYERS_MAX, Layer, LayerName, Report, Status,
-};
+pub use report::{DETAIL_MAX_BYTES, DecodeError, ENCODED_MAX_BYTES, LAYERS_MAX, Layer, Report};
 pub use rlimits::{RlimitError, Rlimits};
 pub use root::{RootError, Trees};
 pub use seccomp::{Filters, SeccompError};

@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::layer::{LayerName, Status};
+
 /// More than the layers there are: a report with more lines is no report.
 pub const LAYERS_MAX: usize = 32;
 
@@ -17,79 +19,6 @@ pub const DETAIL_MAX_BYTES: usize = 512;
 /// The longest encoded report: every line of every layer at its longest, a name and a status being
 /// below 64 bytes.
 pub const ENCODED_MAX_BYTES: usize = LAYERS_MAX * (DETAIL_MAX_BYTES + 64);
-
-macro_rules! names {
-    ($(#[$meta:meta])* pub enum $type:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $type { $($(#[$doc])* $variant,)+ }
-
-        impl $type {
-            /// Every value, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The name in reports and messages.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name),+ }
-            }
-
-            /// The value of a name.
-            #[must_use]
-            pub fn parse(name: &str) -> Option<Self> {
-                match name { $($name => Some(Self::$variant),)+ _ => None }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.pad(self.as_str())
-            }
-        }
-    };
-}
-
-names! {
-    /// How far a layer is enforced.
-    pub enum Status {
-        /// In force, read back from the kernel.
-        Enforced = "enforced",
-        /// In force as far as this host can; the detail says what is lacking.
-        Partial = "partial",
-        /// Not in force; the detail says why.
-        Missing = "missing",
-    }
-}
-
-names! {
-    /// One layer of confinement.
-    pub enum LayerName {
-        /// Own user, pid, mount, ipc and uts namespaces.
-        Namespaces = "namespaces",
-        /// A network namespace without any way out.
-        Network = "network",
-        /// A small read-only file tree.
-        Root = "root",
-        /// No capability in any set.
-        Capabilities = "capabilities",
-        /// Nothing to gain by executing a program.
-        NoNewPrivileges = "no-new-privileges",
-        /// A Landlock domain.
-        Landlock = "landlock",
-        /// System call allow-lists.
-        Seccomp = "seccomp",
-        /// Resource limits of the process.
-        Rlimits = "rlimits",
-        /// Nothing inherited but the channel.
-        Descriptors = "descriptors",
-        /// Not traceable, no core dumps, dies with its parent.
-        Process = "process",
-        /// A control group. The supervisor's to fill in: the jail does not see it.
-        Cgroup = "cgroup",
-        /// The clock and randomness, which no kernel walls off. The supervisor's to fill in.
-        Clock = "clock",
-    }
-}
 
 /// One layer and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +129,7 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, Layer { name, status, detail }) in self.layers.iter().enumerate() {
             let newline = if number == 0 { "" } else { "\n" };
-            write!(formatter, "{newline}{name:<18}{status:<10}{detail}")?;
+            write!(formatter, "{newline}{name:<20}{status:<10}{detail}")?;
         }
         Ok(())
     }

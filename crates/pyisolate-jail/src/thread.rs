@@ -183,6 +183,11 @@ impl ThreadJail {
             "they belong to the whole process; memory and CPU time are counted by the runtime",
         );
         report.add(
+            LayerName::Environment,
+            Status::Partial,
+            "os.environ is the cell's own and empty; the host's lies in the memory of the process",
+        );
+        report.add(
             LayerName::Process,
             Status::Missing,
             "memory and address space are the host's: native code or an interpreter bug is not contained",
@@ -191,45 +196,45 @@ impl ThreadJail {
     }
 
     fn report_namespaces(&self, report: &mut Report) {
+        use LayerName::{
+            IpcNamespace, MountNamespace, NetworkNamespace, PidNamespace, Root, UserNamespace,
+            UtsNamespace,
+        };
+        let shared = "the host process's, as every thread's is";
+        report.add(UserNamespace, Status::Missing, shared);
+        report.add(PidNamespace, Status::Missing, shared);
+        let made = "one for all threads of cells";
         match &self.namespaces {
             Ok(namespaces) => {
-                let (own, root, what) = match &namespaces.mount {
-                    Ok(_) => (
-                        "mount, ipc and uts",
-                        Status::Enforced,
-                        "read-only tree of the interpreter and its packages, under the host's names"
-                            .to_owned(),
-                    ),
-                    Err(error) => ("ipc and uts", Status::Missing, without_root(error)),
-                };
-                report.add(
-                    LayerName::Namespaces,
-                    Status::Partial,
-                    format!("{own}, shared by threads; user and pid are the host process's"),
-                );
-                report.add(
-                    LayerName::Network,
-                    Status::Enforced,
-                    "a namespace without interfaces, shared by threads",
-                );
-                report.add(LayerName::Root, root, what);
+                match &namespaces.mount {
+                    Ok(_) => {
+                        report.add(MountNamespace, Status::Enforced, made);
+                        report.add(Root, Status::Enforced, ROOT);
+                    }
+                    Err(error) => {
+                        report.add(MountNamespace, Status::Missing, detail("the host's", error));
+                        report.add(Root, Status::Missing, without_root(error));
+                    }
+                }
+                report.add(IpcNamespace, Status::Enforced, made);
+                report.add(UtsNamespace, Status::Enforced, made);
+                let network = "one without interfaces for all threads of cells";
+                report.add(NetworkNamespace, Status::Enforced, network);
             }
             Err(error) => {
-                report.add(
-                    LayerName::Namespaces,
-                    Status::Missing,
-                    detail("all are the host's", error),
-                );
-                report.add(
-                    LayerName::Network,
-                    Status::Missing,
-                    detail("the host's; the filter refuses every socket", error),
-                );
-                report.add(LayerName::Root, Status::Missing, without_root(error));
+                for name in [MountNamespace, IpcNamespace, UtsNamespace] {
+                    report.add(name, Status::Missing, detail("the host's", error));
+                }
+                let network = detail("the host's; the filter refuses every socket", error);
+                report.add(NetworkNamespace, Status::Missing, network);
+                report.add(Root, Status::Missing, without_root(error));
             }
         }
     }
 }
+
+/// What a thread that has its own root sees of it.
+const ROOT: &str = "read-only tree of the interpreter and its packages, under the host's names";
 
 fn without_root(error: &ThreadNamespaceError) -> String {
     detail("the host's: stat sees its names; Landlock refuses contents and listings", error)

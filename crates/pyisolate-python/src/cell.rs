@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use crate::confinement::Confinement;
 use crate::convert::{Classes, to_python};
 use crate::errors::{cell_error, denial_event, error_of};
 use crate::pickling::Pickled;
@@ -71,8 +72,8 @@ impl Cell {
     }
 
     #[getter]
-    fn confinement(&self) -> Vec<Layer> {
-        self.inner.confinement().layers.into_iter().map(Layer).collect()
+    fn confinement(&self, py: Python<'_>) -> Confinement {
+        Confinement(py.detach(|| self.inner.confinement()))
     }
 
     #[getter]
@@ -278,30 +279,6 @@ impl Stats {
 
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
-    }
-}
-
-/// One layer of a cell's confinement.
-#[pyclass(frozen, module = "pyisolate")]
-pub(crate) struct Layer(supervisor::Layer);
-
-#[pymethods]
-impl Layer {
-    #[getter]
-    fn name(&self) -> &'static str {
-        self.0.name.as_str()
-    }
-    #[getter]
-    fn status(&self) -> &'static str {
-        self.0.status.as_str()
-    }
-    #[getter]
-    fn detail(&self) -> &str {
-        &self.0.detail
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<Layer {}: {} ({})>", self.0.name, self.0.status, self.0.detail)
     }
 }
 

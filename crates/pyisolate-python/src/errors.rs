@@ -5,7 +5,9 @@ use pyisolate_supervisor::{
 };
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
+
+use crate::confinement::Layer;
 
 /// Exceptions that the guest runtime raises for what the policy does not allow.
 const DENIALS: [&str; 2] = ["pyisolate.CapabilityDenied", "pyisolate.ImportDenied"];
@@ -131,6 +133,14 @@ pub(crate) fn spawn_error(py: Python<'_>, error: &SpawnError) -> PyErr {
         SpawnError::Duplicate(_) | SpawnError::Limit(_) => PyValueError::new_err(error.to_string()),
         SpawnError::Setup(CellError::Guest(failure)) => guest_error(py, failure),
         SpawnError::Unborn(death) | SpawnError::Setup(CellError::Dead(death)) => dead(py, death),
+        SpawnError::Confinement { lacking, .. } => {
+            let raised = named(py, "ConfinementError", &error.to_string());
+            let layers = PyTuple::new(py, lacking.iter().cloned().map(Layer));
+            match layers.and_then(|layers| raised.value(py).setattr("layers", layers)) {
+                Ok(()) => raised,
+                Err(other) => other,
+            }
+        }
         other => named(py, "SandboxError", &other.to_string()),
     }
 }

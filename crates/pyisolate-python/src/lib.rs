@@ -8,6 +8,7 @@
 //! Python objects from the result without calling anything that the guest named.
 
 mod cell;
+mod confinement;
 mod convert;
 mod errors;
 mod exit;
@@ -40,7 +41,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<cell::Cell>()?;
     module.add_class::<cell::ExecHandle>()?;
     module.add_class::<cell::Stats>()?;
-    module.add_class::<cell::Layer>()?;
+    module.add_class::<confinement::Confinement>()?;
+    module.add_class::<confinement::Layer>()?;
     module.add_class::<policy::Policy>()?;
     module.add_class::<supervisor::Supervisor>()?;
     module.add_class::<supervisor::Template>()?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pyisolate_supervisor::broker::SecretValue;
 use pyisolate_supervisor::{
-    self as supervisor, Backend, CellName, CellOptions, Environment, Imports, Limits,
+    self as supervisor, Backend, CellName, CellOptions, Environment, Imports, Limits, Requirement,
     SupervisorOptions, TrustedNames, policy,
 };
 use pyo3::exceptions::PyValueError;
@@ -79,7 +79,7 @@ impl Supervisor {
     #[new]
     #[pyo3(signature = (
         description, runtime, warm_pool, pool_of, environment=None, on_denial=None, journal=None,
-        journal_payloads="hash"
+        journal_payloads="hash", require="default"
     ))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of the Python class")]
     fn new(
@@ -92,6 +92,7 @@ impl Supervisor {
         on_denial: Option<Py<PyAny>>,
         journal: Option<PathBuf>,
         journal_payloads: &str,
+        require: &str,
     ) -> PyResult<Self> {
         let runtime = Some(runtime.as_path());
         let pool_of = backend(pool_of)?;
@@ -107,6 +108,7 @@ impl Supervisor {
             pool_of,
             interpreters: Some(interpreters),
             journal: journal.clone(),
+            require: require.parse::<Requirement>().map_err(value_error)?,
             denials: on_denial.map(handlers::listener).transpose()?,
             ..SupervisorOptions::new(environment)
         };
@@ -119,7 +121,7 @@ impl Supervisor {
     /// `granted` is what stands beside the policy, from the objects for the built-in capabilities.
     #[pyo3(signature = (
         name, limits, imports, trusted, template=None, *, backend="process", policy=None, follows_document=false,
-        granted=None, secrets=None, capabilities=None
+        granted=None, secrets=None, capabilities=None, require=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of the Python method")]
     fn spawn(
@@ -136,6 +138,7 @@ impl Supervisor {
         granted: Option<&Bound<'_, Policy>>,
         secrets: Option<&Bound<'_, PyDict>>,
         capabilities: Option<&Bound<'_, PyDict>>,
+        require: Option<&str>,
     ) -> PyResult<Cell> {
         let forked_from = template.as_ref().map(Py::get);
         if let Some(template) = forked_from
@@ -149,7 +152,9 @@ impl Supervisor {
         let capabilities =
             capabilities.map(|given| handlers::capabilities(given, &classes)).transpose()?;
         let backend = self::backend(backend)?;
+        let require = require.map(str::parse::<Requirement>).transpose();
         let options = CellOptions {
+            require: require.map_err(value_error)?,
             backend,
             limits: limits_of(policy.as_ref(), limits)?,
             imports: Imports::new(imports).map_err(value_error)?,

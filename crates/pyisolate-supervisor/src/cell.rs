@@ -24,8 +24,10 @@ use crate::error::{Breach, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
 use crate::handler::HostCapability;
 use crate::monitor::Monitor;
+use crate::options::Backend;
 use crate::outbound::{Outbound, Outgoing};
 use crate::requests::Requests;
+use crate::require::Requirement;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
 const BATCH_FRAMES: usize = 4096;
@@ -47,7 +49,9 @@ pub(crate) const CLOGGED_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) name: CellName,
+    pub(crate) backend: Backend,
     pub(crate) limits: Limits,
+    pub(crate) require: Requirement,
     pub(crate) trusted: TrustedNames,
     pub(crate) caps: Caps,
     pub(crate) claimed: Instant,

@@ -8,11 +8,13 @@ use pyisolate_abi::pickle::DecodeError;
 use pyisolate_broker::journal::WriteError;
 use pyisolate_channel::ChannelError;
 use pyisolate_channel::control::ControlError;
+use pyisolate_jail::Layer;
 use pyisolate_policy::{CellName, LimitError, LimitName};
 use thiserror::Error;
 
 use crate::body::InterpreterEnd;
 use crate::environment::EnvironmentError;
+use crate::require::Requirement;
 
 /// Why a cell is no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,6 +235,14 @@ pub enum SpawnError {
     /// The process ended before it was a cell.
     #[error("{0}")]
     Unborn(Death),
+    /// Layers that were required do not hold.
+    #[error("{}", required(.require, .lacking))]
+    Confinement {
+        /// What was required.
+        require: Requirement,
+        /// The layers, with why each does not hold.
+        lacking: Vec<Layer>,
+    },
     /// The process did not become a cell in time.
     #[error("the cell was not ready after {} s", .0.as_secs_f64())]
     Slow(Duration),
@@ -263,6 +273,19 @@ pub enum SpawnError {
     /// The template's set-up left threads running, which no cell would have.
     #[error("the template's set-up left {0} threads running; a fork keeps one: end the others")]
     SetupThreads(u64),
+}
+
+/// What lacks, why, and how to get it.
+fn required(require: &Requirement, lacking: &[Layer]) -> String {
+    let mut text = format!("no cell: require={require} asks for what does not hold here");
+    for Layer { name, status, detail } in lacking {
+        text.push_str(&format!("\n  {name} is {status}: {detail}"));
+        if let Some(remedy) = name.remedy() {
+            text.push_str(&format!("\n    to have it: {remedy}"));
+        }
+    }
+    text.push_str("\n  or ask for less with require=; `pyisolate doctor` shows what there is");
+    text
 }
 
 /// How a guest broke the contract.

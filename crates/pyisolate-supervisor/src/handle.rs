@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use pyisolate_abi::pickle::Value;
 use pyisolate_broker::HandedOut;
-use pyisolate_jail::{LayerName, Report, Status};
 use pyisolate_policy::Policy;
 
 use crate::cell::{CellShared, Operation, Outcome, lock};
+use crate::confinement::Confinement;
 use crate::delivery::Delivery;
 use crate::error::{CellError, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
@@ -193,20 +193,11 @@ impl Cell {
     /// The layers that confine it, as the kernel reported them from inside before guest code ran;
     /// the resource limits as they are now, while the cell lives.
     #[must_use]
-    pub fn confinement(&self) -> Report {
+    pub fn confinement(&self) -> Confinement {
         if self.owned().is_ok() {
             self.shared.wait_until_configured();
         }
-        let mut report = lock(&self.shared.state).ready.clone().unwrap_or_default();
-        let rlimits = report.layers.iter_mut().find(|layer| layer.name == LayerName::Rlimits);
-        if let (Some(layer), Some(limits)) = (rlimits, self.shared.body.limits()) {
-            layer.detail = limits;
-        }
-        // A guard in the runtime stands where the policy grants no clock; native code walks past it.
-        let clock = "read without a system call, like the processor's randomness: without a grant \
-                     only guest code's own imports are guarded";
-        report.add(LayerName::Clock, Status::Missing, clock);
-        report
+        self.shared.confinement(true)
     }
 
     /// The policy that is in force now, with what `spawn` granted beside it.

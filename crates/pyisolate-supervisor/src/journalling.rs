@@ -61,6 +61,16 @@ impl CellShared {
         self.settings.get()?.pen()
     }
 
+    /// What confines it, once its limits are in force and its process is in its group: with a journal
+    /// a cell is not made faster than that.
+    pub(crate) fn note_confinement(&self) {
+        let Some(pen) = self.pen() else { return };
+        self.wait_until_configured();
+        let confinement = self.confinement(true).to_json();
+        let record = pen.record(Direction::Host, Kind::Confinement);
+        pen.write(&record.with_payload(confinement.as_bytes()));
+    }
+
     // --- into the cell
 
     /// An operation of the host's, before it is sent.

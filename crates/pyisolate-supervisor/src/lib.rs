@@ -14,12 +14,15 @@
 
 mod body;
 mod cell;
+mod configure;
+mod confinement;
 mod crossing;
 mod delivery;
 mod environment;
 mod error;
 mod event;
 mod grants;
+mod groups;
 mod handle;
 mod handler;
 mod journalling;
@@ -32,11 +35,13 @@ mod process;
 mod programs;
 mod reload;
 mod requests;
+mod require;
 mod supervisor;
 mod workers;
 mod zygote;
 
 pub use body::{Interpreter, InterpreterEnd, InterpreterError, Interpreters, OnEnd};
+pub use confinement::Confinement;
 pub use delivery::{Buffer, Delivery};
 pub use environment::{DESCRIBE, Environment, EnvironmentError};
 pub use error::{CellError, Death, GuestFailure, SpawnError};
@@ -49,10 +54,11 @@ pub use pyisolate_abi as abi;
 pub use pyisolate_abi::pickle::{Message, Node, TrustedName, TrustedNames, Value};
 pub use pyisolate_broker as broker;
 pub use pyisolate_channel::GuestFds;
-pub use pyisolate_jail::{Layer, Report, Status};
+pub use pyisolate_jail::{Layer, LayerName, Status};
 pub use pyisolate_policy as policy;
 pub use pyisolate_policy::{
     CellName, ImportError, Imports, LimitError, LimitName, Limits, NameError,
 };
 pub use reload::ReloadError;
+pub use require::{Requirement, RequirementError};
 pub use supervisor::{Supervisor, Template};

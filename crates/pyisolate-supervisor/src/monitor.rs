@@ -17,6 +17,7 @@ use rustix::time::Timespec;
 use crate::body::{End, InterpreterEnd};
 use crate::cell::{CellShared, lock};
 use crate::error::{Death, SpawnError};
+use crate::groups::{Groups, Placement};
 use crate::workers::Workers;
 use crate::zygote::Zygote;
 
@@ -47,6 +48,8 @@ pub(crate) struct Monitor {
     stopped: AtomicBool,
     /// Who does the broker's work for the cells.
     pub(crate) workers: Arc<Workers>,
+    /// The control groups of the cells.
+    pub(crate) groups: Groups,
 }
 
 fn failed(call: &'static str) -> impl Fn(rustix::io::Errno) -> SpawnError {
@@ -70,6 +73,7 @@ impl Monitor {
             asleep: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             workers: Arc::default(),
+            groups: Groups::default(),
         });
         let run = Arc::clone(&monitor);
         let thread = std::thread::Builder::new()
@@ -216,12 +220,14 @@ impl Monitor {
         cell.read_rest();
         lock(&self.cells).remove(&number);
         cell.bury(death);
+        self.groups.remove(&cell);
     }
 
     fn bury_if_over(&self, cell: &Arc<CellShared>) {
         if let Some(end) = cell.body.over() {
             lock(&self.cells).remove(&cell.number);
             cell.bury(death_of(end, cell));
+            self.groups.remove(cell);
         }
     }
 
@@ -288,28 +294,34 @@ impl Monitor {
 
 /// What its end says, where nobody on this side had a reason of its own.
 fn death_of(end: End, cell: &CellShared) -> Death {
-    let out_of_memory = || Death::Limit {
+    let out_of_memory = |reached| Death::Limit {
         limit: LimitName::Memory,
         allowed: cell.settings.get().map_or(0, |settings| settings.limits.mem_bytes),
-        reached: None,
+        reached,
     };
     let status = match end {
         End::Process(status) => status,
-        End::Interpreter(InterpreterEnd::OutOfMemory) => return out_of_memory(),
+        End::Interpreter(InterpreterEnd::OutOfMemory) => return out_of_memory(None),
         End::Interpreter(end) => return Death::Interpreter(end),
     };
     const SIGKILL: i32 = 9;
+    let placement = cell.body.as_process().map(|process| &process.placement);
     let limit = cell.settings.get().map_or(u64::MAX, |settings| settings.limits.cpu_ms);
     let used = cell.body.cpu_ms();
     // As wait(2) lays it out: the signal in the low seven bits, the exit status above.
     match (status & 0x7f, (status >> 8) & 0xff) {
-        (0, EXIT_OUT_OF_MEMORY) => out_of_memory(),
+        (0, EXIT_OUT_OF_MEMORY) => out_of_memory(None),
         (0, status) => Death::Exit(status),
         // Threads that went on after the operation: the kernel's own limit on CPU time, a second
         // above the cell's.
         (SIGKILL, _) if used >= limit => {
             Death::Limit { limit: LimitName::Cpu, allowed: limit, reached: Some(used) }
         }
+        // Only the kernel kills a cell that nobody here condemned.
+        (SIGKILL, _) => match placement.and_then(Placement::out_of_memory) {
+            Some(peak_bytes) => out_of_memory(peak_bytes),
+            None => Death::Signal(SIGKILL),
+        },
         (signal, _) => Death::Signal(signal),
     }
 }

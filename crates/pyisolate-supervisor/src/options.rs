@@ -12,6 +12,7 @@ use crate::body::Interpreters;
 use crate::environment::Environment;
 use crate::event::Denial;
 use crate::handler::HostCapability;
+use crate::require::Requirement;
 
 /// What a supervisor is made with.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct SupervisorOptions {
     pub broker: BrokerOptions,
     /// Who hears of every refusal. What finds the channel full is not told there.
     pub denials: Option<SyncSender<Denial>>,
+    /// What every cell's confinement is held to, unless its own options say otherwise.
+    pub require: Requirement,
     /// Where every crossing is written.
     pub journal: Option<Arc<Journal>>,
 }
@@ -44,6 +47,7 @@ impl SupervisorOptions {
             interpreters: None,
             broker,
             denials: None,
+            require: Requirement::default(),
             journal: None,
         }
     }
@@ -93,6 +97,8 @@ pub struct CellOptions {
     pub follows_document: bool,
     /// The values behind the names of secrets; the policy says what may be done with them.
     pub secrets: BTreeMap<String, SecretValue>,
+    /// What its confinement is held to; `None`: what the supervisor's cells are.
+    pub require: Option<Requirement>,
     /// Capabilities of the host's own, by name. One that the policy does not speak of is granted
     /// whole.
     pub capabilities: BTreeMap<String, HostCapability>,
@@ -112,6 +118,7 @@ impl CellOptions {
             granted: Vec::new(),
             follows_document: false,
             secrets: BTreeMap::new(),
+            require: None,
             capabilities: BTreeMap::new(),
         }
     }

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use pyisolate_jail::LayerName;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use rustix::time::Timespec;
 
 use crate::cell::lock;
+use crate::groups::Placement;
 
 /// What is known of the process so far.
 #[derive(Debug, Default)]
@@ -47,6 +49,17 @@ pub(crate) struct Process {
     /// In the host's pid namespace; 0 while unknown.
     pid: AtomicI32,
     cpu_ms: AtomicU64,
+    pub(crate) placement: Placement,
+}
+
+/// What `/proc` shows of a process, to hold against what it says of itself.
+#[derive(Debug)]
+pub(crate) struct ProcStatus {
+    pub(crate) no_new_privileges: bool,
+    pub(crate) filtered: bool,
+    pub(crate) without_capabilities: bool,
+    /// Whether each namespace is another than ours; empty where we may not look.
+    pub(crate) namespaces: Vec<(LayerName, bool)>,
 }
 
 impl Process {
@@ -57,6 +70,7 @@ impl Process {
             born: Condvar::new(),
             pid: AtomicI32::new(0),
             cpu_ms: AtomicU64::new(0),
+            placement: Placement::default(),
         }
     }
 
@@ -203,6 +217,39 @@ impl Process {
             (soft != "unlimited").then(|| format!("{name}={soft}"))
         });
         Some(limits.collect::<Vec<_>>().join(" "))
+    }
+
+    /// What the kernel shows of its confinement. `None` if it shows nothing, as of a process that
+    /// ended.
+    pub(crate) fn proc_status(&self) -> Option<ProcStatus> {
+        let pid = self.pid()?;
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let is = |name, value: &str| field(&text, name) == Some(value);
+        let is_zero = |name| field(&text, name).is_some_and(|it| it.bytes().all(|it| it == b'0'));
+        let namespaces = [
+            (LayerName::UserNamespace, "user"),
+            (LayerName::PidNamespace, "pid"),
+            (LayerName::MountNamespace, "mnt"),
+            (LayerName::IpcNamespace, "ipc"),
+            (LayerName::UtsNamespace, "uts"),
+            (LayerName::NetworkNamespace, "net"),
+        ];
+        let differs = |kind: &str| {
+            let its = fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?;
+            let ours = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
+            Some(its != ours)
+        };
+        Some(ProcStatus {
+            no_new_privileges: is("NoNewPrivs:", "1"),
+            filtered: is("Seccomp:", "2"),
+            without_capabilities: ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"]
+                .into_iter()
+                .all(is_zero),
+            namespaces: namespaces
+                .into_iter()
+                .filter_map(|(name, kind)| Some((name, differs(kind)?)))
+                .collect(),
+        })
     }
 
     fn status_field(&self, name: &str) -> Option<String> {

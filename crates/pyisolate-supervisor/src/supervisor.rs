@@ -7,26 +7,25 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pyisolate_abi::message::ToGuest;
-use pyisolate_abi::pickle::{Caps, TrustedNames, Value};
-use pyisolate_broker::journal::Kind;
-use pyisolate_broker::{Broker, Journal, Run, Session, SessionOptions};
+use pyisolate_broker::{Broker, Journal, Run};
 use pyisolate_channel::control::{Control, Fork};
 use pyisolate_channel::{DEFAULT_RING_BYTES, pair};
 use pyisolate_policy::{CellName, Imports, Limits};
 
 use crate::body::{Body, Interpreters, OnEnd};
-use crate::cell::{CellShared, Settings, lock};
+use crate::cell::{CellShared, lock};
+use crate::configure::Scope;
+use crate::confinement::confirm;
 use crate::environment::Environment;
-use crate::error::{CellError, Death, SpawnError};
+use crate::error::{Death, SpawnError};
 use crate::event::Denial;
-use crate::grants;
 use crate::handle::Cell;
 use crate::monitor::Monitor;
 use crate::options::{Backend, CellOptions, SupervisorOptions};
 use crate::outbound::Patience;
 use crate::process::{Owner, Process};
 use crate::programs::Programs;
+use crate::require::Requirement;
 use crate::zygote::Zygote;
 
 /// How long a process may take to become a cell. Cold, that is two interpreter starts and the
@@ -48,15 +47,16 @@ pub struct Supervisor {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     owner: Owner,
     environment: Environment,
     monitor: Arc<Monitor>,
-    broker: Arc<Broker>,
+    pub(crate) broker: Arc<Broker>,
     programs: Arc<Programs>,
     /// Until the supervisor is shut down: who listens may be whoever holds it.
-    denials: Mutex<Option<SyncSender<Denial>>>,
-    journal: Option<Arc<Journal>>,
+    pub(crate) denials: Mutex<Option<SyncSender<Denial>>>,
+    pub(crate) require: Requirement,
+    pub(crate) journal: Option<Arc<Journal>>,
     token: Mutex<Option<Vec<u8>>>,
     zygote: Mutex<Option<Arc<Zygote>>>,
     /// `None`: the cell of that name is being made.
@@ -107,6 +107,7 @@ impl Supervisor {
             broker: Arc::new(Broker::new(broker)),
             programs,
             denials: Mutex::new(options.denials),
+            require: options.require,
             journal: options.journal,
             token: Mutex::default(),
             zygote: Mutex::default(),
@@ -275,6 +276,7 @@ impl Supervisor {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        inner.monitor.groups.close();
         lock(&inner.denials).take();
         inner.monitor.workers.stop();
         inner.monitor.stop();
@@ -356,6 +358,7 @@ impl Inner {
     ) -> Result<Arc<CellShared>, SpawnError> {
         let (end, guest) = pair(DEFAULT_RING_BYTES)?;
         let number = self.number();
+        let is_template = template.is_some();
         let cell = CellShared::new(number, end, Body::process(), Arc::clone(&self.monitor));
         self.monitor.add_cell(&cell)?;
         let fork = Fork {
@@ -371,7 +374,12 @@ impl Inner {
             let why = zygote.ended().map_or_else(|| error.to_string(), str::to_owned);
             self.monitor.cell_lost(number, Death::Unborn(why));
         }
-        self.await_ready(cell)
+        let cell = self.await_ready(cell)?;
+        // A template's cells would be born into its group.
+        if !is_template {
+            self.monitor.groups.place(&cell)?;
+        }
+        Ok(cell)
     }
 
     /// Waits until a new cell is confined.
@@ -381,6 +389,10 @@ impl Inner {
             Ok(Some(())) => {
                 if let Some(process) = cell.body.as_process() {
                     process.wait_until_born(BIRTH_PATIENCE);
+                    let seen = process.proc_status();
+                    if let (Some(seen), Some(report)) = (seen, &mut lock(&cell.state).ready) {
+                        confirm(report, &seen);
+                    }
                 }
                 Ok(cell)
             }
@@ -465,7 +477,12 @@ impl Inner {
                 std::thread::sleep(POOL_BREATH);
             }
             match self.make_of(self.pool_of) {
-                Ok(cell) => lock(&self.pool).push(cell),
+                Ok(cell) => {
+                    if let Some(process) = cell.body.as_process() {
+                        process.placement.wait();
+                    }
+                    lock(&self.pool).push(cell);
+                }
                 Err(SpawnError::ShutDown) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the pool could not be filled");
@@ -474,88 +491,4 @@ impl Inner {
             }
         }
     }
-}
-
-/// Whom settings are for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    Cell,
-    Template,
-}
-
-impl Inner {
-    /// Gives a confined process its settings: from here on it is the caller's cell.
-    fn configure(
-        &self,
-        cell: &CellShared,
-        options: CellOptions,
-        scope: Scope,
-    ) -> Result<(), SpawnError> {
-        let limits = options.limits;
-        let mut granted =
-            grants::beside(&options.imports, &options.capabilities, options.policy.as_ref());
-        let has_policy = options.policy.is_some() || !options.granted.is_empty();
-        granted.extend(options.granted);
-        let policy = grants::in_force(&options.policy.unwrap_or_default(), &granted);
-        let mut settings = grants::settings(&policy, has_policy, &options.capabilities);
-        settings.extend(own_settings(&limits, &options.trusted, scope));
-        let pickle = Value::Dict(settings).to_pickle();
-        let caps = Caps {
-            pickle_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
-            ..Caps::default()
-        };
-        let journal = if scope == Scope::Cell { self.journal.clone() } else { None };
-        let session = SessionOptions {
-            cell: options.name.clone(),
-            policy: Arc::new(policy),
-            limits: limits.clone(),
-            secrets: options.secrets,
-            takes_descriptors: true,
-            journal: journal.clone(),
-        };
-        let settings_known = cell.settings.set(Settings {
-            name: options.name,
-            limits,
-            trusted: options.trusted,
-            caps,
-            claimed: Instant::now(),
-            session: Arc::new(Session::new(Arc::clone(&self.broker), session)),
-            capabilities: options.capabilities,
-            granted,
-            follows_document: options.follows_document,
-            denials: Mutex::new(lock(&self.denials).clone()),
-            journal,
-        });
-        debug_assert!(settings_known.is_ok(), "a cell is claimed once");
-        if let Some(settings) = cell.settings.get() {
-            settings.note_spawn(Kind::Spawn, &settings.session.policy());
-        }
-        let died = |error: CellError| match error {
-            CellError::Dead(death) => SpawnError::Unborn(death),
-            other => SpawnError::Setup(other),
-        };
-        cell.tell(&ToGuest::Configure(&pickle)).map_err(died)
-    }
-}
-
-/// What the guest's runtime has to know beside its grants.
-fn own_settings(limits: &Limits, trusted: &TrustedNames, scope: Scope) -> Vec<(Value, Value)> {
-    let text = |text: &str| Value::Text(text.to_owned());
-    let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
-    let trusted = trusted
-        .names()
-        .iter()
-        .map(|name| Value::Tuple(vec![text(&name.module), text(&name.qualname)]));
-    vec![
-        (text("trusted"), Value::List(trusted.collect())),
-        // A template's set-up is the host's own code: it may import anything, and its process takes
-        // no hard limits, which its cells would inherit.
-        (text("limited"), Value::Bool(scope == Scope::Cell)),
-        (text("message_bytes"), number(limits.message_bytes)),
-        (text("mem_bytes"), number(limits.mem_bytes)),
-        (text("open_files"), number(limits.open_files)),
-        (text("threads"), number(limits.threads)),
-        // The kernel counts whole seconds; it is the last resort behind the supervisor's clock.
-        (text("cpu_seconds"), number(limits.cpu_ms.div_ceil(1000) + 1)),
-    ]
 }

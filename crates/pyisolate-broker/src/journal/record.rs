@@ -87,6 +87,8 @@ pub enum Kind {
     Limit,
     /// A cell was made. Its payload is its policy as JSON, which is kept whole.
     Spawn,
+    /// What confines a cell, once it is known. Its payload is the report as JSON, kept whole.
+    Confinement,
     /// A cell was given its policy and limits. Its payload is the policy as JSON, kept whole.
     Configure,
     /// A running cell was given another policy. Its payload is that as JSON, kept whole.
@@ -115,16 +117,17 @@ impl Kind {
             Self::Denial => "denial",
             Self::Limit => "limit",
             Self::Spawn => "spawn",
+            Self::Confinement => "confinement",
             Self::Configure => "configure",
             Self::Policy => "policy",
             Self::End => "end",
         }
     }
 
-    /// Whether the payload is a policy, which holds no secret and without which a run cannot be
-    /// learnt from.
-    const fn carries_policy(self) -> bool {
-        matches!(self, Self::Spawn | Self::Configure | Self::Policy)
+    /// Whether the payload is always kept: a policy, without which a run cannot be learnt from, or a
+    /// report. Neither holds a secret.
+    const fn is_kept_whole(self) -> bool {
+        matches!(self, Self::Spawn | Self::Confinement | Self::Configure | Self::Policy)
     }
 }
 
@@ -250,7 +253,7 @@ impl<'a> Record<'a> {
         } else if let Some(payload) = self.payload {
             fields.payload(
                 payload,
-                if self.kind.carries_policy() { Payloads::Full } else { payloads },
+                if self.kind.is_kept_whole() { Payloads::Full } else { payloads },
             );
         }
     }

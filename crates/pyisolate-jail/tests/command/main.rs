@@ -130,8 +130,13 @@ fn every_layer_is_reported() {
         println!("        {line}");
     }
     for name in [
-        LayerName::Namespaces,
-        LayerName::Network,
+        LayerName::UserNamespace,
+        LayerName::PidNamespace,
+        LayerName::MountNamespace,
+        LayerName::IpcNamespace,
+        LayerName::UtsNamespace,
+        LayerName::NetworkNamespace,
+        LayerName::Environment,
         LayerName::Root,
         LayerName::Capabilities,
         LayerName::NoNewPrivileges,

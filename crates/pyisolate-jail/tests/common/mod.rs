@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use pyisolate_jail::{
-    CellJail, Cloned, Environment, Report, Rlimits, Role, RootPlan, Support, clone_cell,
+    CellJail, Cgroups, Cloned, Environment, Report, Rlimits, Role, RootPlan, Support, clone_cell,
 };
 
 /// A kernel feature that a case may need.
@@ -24,6 +24,8 @@ pub(crate) enum Feature {
     Landlock,
     Seccomp,
     Userns,
+    /// A control group that this process may make groups in.
+    Cgroup,
     /// The test itself has to run as root.
     Root,
     /// A Python interpreter: `PYISOLATE_PYTHON`, or `python3` in `PATH`.
@@ -36,6 +38,7 @@ impl Feature {
             Self::Landlock => "landlock",
             Self::Seccomp => "seccomp",
             Self::Userns => "userns",
+            Self::Cgroup => "cgroup",
             Self::Root => "root",
             Self::Python => "python",
         }
@@ -49,6 +52,7 @@ impl Feature {
                 // SAFETY: unshare takes flags and no memory; this is a throw-away process.
                 unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWUTS) }
             }),
+            Self::Cgroup => Cgroups::prepare().is_ok(),
             Self::Root => rustix::process::geteuid().is_root(),
             Self::Python => python().is_some(),
         }

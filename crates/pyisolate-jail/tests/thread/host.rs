@@ -183,8 +183,13 @@ pub(crate) fn report_of_a_privileged_host() {
     check(
         &report,
         &[
-            (LayerName::Namespaces, Status::Partial),
-            (LayerName::Network, Status::Enforced),
+            (LayerName::UserNamespace, Status::Missing),
+            (LayerName::PidNamespace, Status::Missing),
+            (LayerName::MountNamespace, Status::Enforced),
+            (LayerName::IpcNamespace, Status::Enforced),
+            (LayerName::UtsNamespace, Status::Enforced),
+            (LayerName::NetworkNamespace, Status::Enforced),
+            (LayerName::Environment, Status::Partial),
             (LayerName::Root, Status::Enforced),
             (LayerName::Capabilities, Status::Enforced),
             (LayerName::NoNewPrivileges, Status::Enforced),
@@ -202,8 +207,13 @@ pub(crate) fn report_of_an_unprivileged_host() {
     check(
         &report,
         &[
-            (LayerName::Namespaces, Status::Missing),
-            (LayerName::Network, Status::Missing),
+            (LayerName::UserNamespace, Status::Missing),
+            (LayerName::PidNamespace, Status::Missing),
+            (LayerName::MountNamespace, Status::Missing),
+            (LayerName::IpcNamespace, Status::Missing),
+            (LayerName::UtsNamespace, Status::Missing),
+            (LayerName::NetworkNamespace, Status::Missing),
+            (LayerName::Environment, Status::Partial),
             (LayerName::Root, Status::Missing),
             (LayerName::Capabilities, Status::Partial),
             (LayerName::NoNewPrivileges, Status::Enforced),
@@ -244,9 +254,12 @@ pub(crate) fn report_is_what_proc_shows() {
                 == std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap()
         };
         let missing = |name| report.get(name).unwrap().status == Status::Missing;
-        assert_eq!(same("net"), missing(LayerName::Network));
+        assert_eq!(same("net"), missing(LayerName::NetworkNamespace));
         assert_eq!(same("mnt"), missing(LayerName::Root));
-        assert_eq!([same("ipc"), same("uts")], [missing(LayerName::Namespaces); 2]);
+        assert_eq!(
+            [same("ipc"), same("uts")],
+            [missing(LayerName::IpcNamespace), missing(LayerName::UtsNamespace)]
+        );
         let mut descriptors: Vec<_> = std::fs::read_dir(at("fd"))
             .unwrap()
             .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap())

@@ -1,0 +1,235 @@
+//! Control groups of cells, in a thread of their own: to move a process takes the kernel some ten
+//! milliseconds, and a cell is not to wait for them.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pyisolate_jail::{
+    CgroupError, Cgroups, Controller, Group, GroupLimits, Layer, LayerName, Status,
+};
+use pyisolate_policy::Limits;
+
+use crate::cell::{CellShared, lock};
+use crate::error::SpawnError;
+use crate::process::Process;
+
+/// How long a move is waited for before the report is given without it.
+const PLACING_PATIENCE: Duration = Duration::from_secs(5);
+/// What a group has beyond the cell's own memory and its messages on their way, in bytes: the
+/// kernel's own for a process, its threads and its channel, and page cache of the runtime.
+const KERNEL_BYTES: u64 = 32 << 20;
+
+/// What a group is to hold a cell to. The precise limit on a cell's own memory is the process's; the
+/// group bounds what that one does not count, and all of it together.
+pub(crate) fn group_limits(limits: &Limits) -> GroupLimits {
+    GroupLimits {
+        memory_bytes: limits
+            .mem_bytes
+            .saturating_add(limits.unread_bytes)
+            .saturating_add(limits.message_bytes)
+            .saturating_add(KERNEL_BYTES),
+        threads: limits.threads,
+        cpu_millicores: None,
+    }
+}
+
+/// How a cell's process stands to its group.
+#[derive(Debug, Default)]
+pub(crate) struct Placement {
+    state: Mutex<PlacementState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct PlacementState {
+    asked_for: bool,
+    group: Option<Group>,
+    limits: Option<GroupLimits>,
+    /// What came of it.
+    layer: Option<Layer>,
+}
+
+fn layer(status: Status, detail: String) -> Layer {
+    Layer { name: LayerName::Cgroup, status, detail }
+}
+
+impl Placement {
+    /// Sets what the group holds the cell to, now or as soon as there is one.
+    pub(crate) fn limit(&self, limits: GroupLimits) {
+        let mut state = lock(&self.state);
+        state.limits = Some(limits);
+        if let (Some(group), Some(_)) = (&state.group, &state.layer) {
+            let layer = describe(group, Some(&limits));
+            state.layer = Some(layer);
+        }
+    }
+
+    /// The layer, once it is known what came of the move.
+    pub(crate) fn layer(&self) -> Layer {
+        let state = self.settled();
+        match &state.layer {
+            Some(layer) => layer.clone(),
+            None if state.asked_for => {
+                layer(Status::Missing, "the process is not in its group yet".to_owned())
+            }
+            None => layer(Status::Missing, "a template's process has none".to_owned()),
+        }
+    }
+
+    /// Waits until the process is in its group, or cannot be.
+    pub(crate) fn wait(&self) {
+        drop(self.settled());
+    }
+
+    fn settled(&self) -> MutexGuard<'_, PlacementState> {
+        let open = |state: &mut PlacementState| state.asked_for && state.layer.is_none();
+        let state = lock(&self.state);
+        let waited = self.changed.wait_timeout_while(state, PLACING_PATIENCE, open);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn settle(&self, came: Layer) {
+        lock(&self.state).layer = Some(came);
+        self.changed.notify_all();
+    }
+
+    /// If the kernel killed for want of memory: the most that was charged, in bytes, where that is
+    /// known.
+    pub(crate) fn out_of_memory(&self) -> Option<Option<u64>> {
+        let state = lock(&self.state);
+        let group = state.group.as_ref().filter(|group| group.ran_out_of_memory())?;
+        Some(group.memory_peak_bytes())
+    }
+}
+
+/// Sets limits, if they are known, and says what the kernel has afterwards.
+fn describe(group: &Group, limits: Option<&GroupLimits>) -> Layer {
+    let set = limits.map_or(Ok(()), |limits| group.limit(limits)).and_then(|()| group.describe());
+    match set {
+        Err(error) => layer(Status::Missing, reason(&error)),
+        Ok(detail) if group.has(Controller::Memory) && group.has(Controller::Pids) => {
+            layer(Status::Enforced, detail)
+        }
+        Ok(detail) => layer(
+            Status::Partial,
+            format!("{detail}; no other controller is to be had: rlimits stand for them"),
+        ),
+    }
+}
+
+fn reason(error: &CgroupError) -> String {
+    match error {
+        CgroupError::File { source, .. } => format!("{error}: {source}"),
+        other => other.to_string(),
+    }
+}
+
+enum Job {
+    Place(Arc<CellShared>),
+    Remove(Arc<CellShared>),
+}
+
+#[derive(Debug)]
+struct Worker {
+    queue: Sender<Job>,
+    handle: JoinHandle<()>,
+}
+
+/// The thread that makes groups, fills and removes them.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    /// Started with the first cell.
+    worker: Mutex<Option<Worker>>,
+}
+
+impl Groups {
+    /// Puts a cell's process, which was born, into a group of its own.
+    pub(crate) fn place(&self, cell: &CellShared) -> Result<(), SpawnError> {
+        let (Some(process), Some(cell)) = (cell.body.as_process(), cell.me.upgrade()) else {
+            return Ok(());
+        };
+        lock(&process.placement.state).asked_for = true;
+        let mut worker = lock(&self.worker);
+        if worker.is_none() {
+            let (queue, jobs) = channel();
+            let handle = std::thread::Builder::new()
+                .name("pyisolate-groups".to_owned())
+                .spawn(move || work(&jobs))
+                .map_err(|source| SpawnError::Monitor { call: "clone", source })?;
+            *worker = Some(Worker { queue, handle });
+        }
+        if let Some(Worker { queue, .. }) = &*worker {
+            // Its receiver lives until the sender is dropped.
+            let _ = queue.send(Job::Place(cell));
+        }
+        Ok(())
+    }
+
+    /// Removes the group of a cell whose process ended.
+    pub(crate) fn remove(&self, cell: &Arc<CellShared>) {
+        if let Some(Worker { queue, .. }) = &*lock(&self.worker) {
+            let _ = queue.send(Job::Remove(Arc::clone(cell)));
+        }
+    }
+
+    /// Removes all groups. Their processes have ended.
+    pub(crate) fn close(&self) {
+        let worker = lock(&self.worker).take();
+        if let Some(Worker { queue, handle }) = worker {
+            drop(queue);
+            // A thread that panicked has said so on stderr.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn work(jobs: &Receiver<Job>) {
+    let groups = Cgroups::prepare();
+    if let Err(error) = &groups {
+        tracing::debug!(error = reason(error), "no control groups");
+    }
+    for job in jobs {
+        match job {
+            Job::Place(cell) => {
+                let Some(process) = cell.body.as_process() else { continue };
+                process.placement.settle(match &groups {
+                    Ok(groups) => place(groups, process, cell.number),
+                    Err(error) => layer(Status::Missing, reason(error)),
+                });
+            }
+            Job::Remove(cell) => {
+                let Some(process) = cell.body.as_process() else { continue };
+                if let Some(group) = lock(&process.placement.state).group.take() {
+                    group.remove();
+                }
+            }
+        }
+    }
+}
+
+/// Makes a cell's group and moves its process there.
+fn place(groups: &Cgroups, process: &Process, number: u32) -> Layer {
+    let Some(pid) = process.pid() else {
+        return layer(Status::Missing, "the process ended before it was moved".to_owned());
+    };
+    let group = match groups.group(number) {
+        Ok(group) => group,
+        Err(error) => return layer(Status::Missing, reason(&error)),
+    };
+    let placement = &process.placement;
+    let moved = group.add(pid);
+    let mut state = lock(&placement.state);
+    let came = match moved {
+        Err(error) => {
+            group.remove();
+            return layer(Status::Missing, reason(&error));
+        }
+        Ok(()) => describe(&group, state.limits.as_ref()),
+    };
+    state.group = Some(group);
+    // Limits that come from now on are set by whoever brings them.
+    state.layer = Some(came.clone());
+    came
+}
