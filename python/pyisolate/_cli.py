@@ -23,5 +23,11 @@ def main() -> int:
     return _core.run_command(arguments, _describe())
 
 
+def doctor() -> int:
+    """`pyisolate-doctor`, the older name of `pyisolate doctor`."""
+    sys.argv[:1] = ["pyisolate", "doctor"]
+    return main()
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pyisolate_supervisor::Requirement;
 
+use crate::doctor::Doctor;
 use crate::journal::Journal;
 use crate::limits::{self, Setting};
 use crate::policy::Policy;
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Run(Box<Run>),
     Policy(Policy),
     Journal(Journal),
+    Doctor(Doctor),
     Conformance(Conformance),
 }
 

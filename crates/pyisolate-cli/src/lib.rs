@@ -11,6 +11,7 @@
 
 mod answer;
 mod conformance;
+mod doctor;
 mod flags;
 mod human;
 mod job;
@@ -65,6 +66,7 @@ pub fn run(
         Command::Run(flags) => run::run(&flags, environment, interpreters).code(),
         Command::Policy(flags) => policy::run(&flags),
         Command::Journal(flags) => journal::run(&flags),
+        Command::Doctor(flags) => doctor::run(&flags, environment, interpreters),
         Command::Conformance(flags) => conformance::refuse(&flags).code(),
     }
 }

@@ -35,6 +35,12 @@ impl Confinement {
         self.layers.iter().find(|layer| layer.name == name)
     }
 
+    /// The layers that a requirement asks for and that do not hold.
+    #[must_use]
+    pub fn lacking(&self, require: &Requirement) -> Vec<Layer> {
+        require.lacking(self.backend, &Report { layers: self.layers.clone() })
+    }
+
     /// The whole as one JSON object: `version` (1), `cell`, `backend`, `require`, `policy_sha256` and
     /// `layers`, each with `name`, `status`, `detail`, `meaning`, and `remedy` if it is not enforced.
     #[must_use]

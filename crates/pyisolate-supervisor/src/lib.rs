@@ -37,6 +37,7 @@ mod reload;
 mod requests;
 mod require;
 mod supervisor;
+mod trial;
 mod workers;
 mod zygote;
 
@@ -62,3 +63,4 @@ pub use pyisolate_policy::{
 pub use reload::ReloadError;
 pub use require::{Requirement, RequirementError};
 pub use supervisor::{Supervisor, Template};
+pub use trial::{Examination, Lost, Point, examine};

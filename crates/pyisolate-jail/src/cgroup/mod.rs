@@ -35,7 +35,7 @@ pub enum CgroupError {
     /// A file or folder of the interface.
     #[error("cannot {what} {path:?}")]
     File {
-        /// `read`, `write`, `make`.
+        /// `read`, `write`, `make` and the like.
         what: &'static str,
         /// Which one.
         path: PathBuf,
@@ -185,7 +185,7 @@ fn make(place: &Place, name: &str, wanted: &[Controller]) -> Result<Folder, Cgro
             .map_err(|errno| file_error("write", &members)(errno.into()))?;
         hand_on(&place.path, &folder.controllers)?;
     }
-    fs::create_dir(&folder.path).map_err(file_error("make", &folder.path))?;
+    fs::create_dir(&folder.path).map_err(file_error("make a group in", &place.path))?;
     if folder.version == Version::Two
         && let Err(error) = hand_on(&folder.path, &folder.controllers)
     {
