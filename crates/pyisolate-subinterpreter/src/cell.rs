@@ -304,6 +304,10 @@ impl Shared {
         let ended = match GuestEnd::attach(memory, socket) {
             Ok(end) => {
                 *lock(&self.control) = Some(end.control.clone());
+                // Who stopped it before that had nothing to wake its threads with.
+                if lock(&self.state).stopping {
+                    let _ = end.control.mark_dead();
+                }
                 self.inhabit(end, report.encode())
             }
             Err(error) => {
