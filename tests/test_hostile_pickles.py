@@ -9,6 +9,8 @@ import pytest
 import pyisolate
 import raw_channel
 from cells import PATIENCE, assert_serves, new_cell, run
+from pyisolate.attack.cases import worker
+from pyisolate.attack.cases.worker import BOMBS
 
 
 @pytest.fixture
@@ -58,11 +60,6 @@ def test_pickles_that_are_none(cell, data):
     outcome(cell, data)
 
 
-def reduced(function, *arguments):
-    """The pickle of a class whose instances unpickle by a call."""
-    return pickle.dumps(type("Evil", (), {"__reduce__": lambda self: (function, arguments)})(), 5)
-
-
 class Marker:
     """What no host may ever make for a guest."""
 
@@ -75,20 +72,7 @@ class Marker:
         type(self).made += 1
 
 
-CALLS = {
-    "os.system": b"\x80\x05\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.",
-    "eval": reduced(eval, "1 + 1"),
-    "exec": reduced(exec, "import sys; sys.pyisolate_was_here = 1"),
-    "getattr": reduced(getattr, int, "__subclasses__"),
-    "__import__": reduced(__import__, "os"),
-    "open": reduced(open, "/etc/passwd"),
-    "a class of the host": pickle.dumps(Marker(), 5),
-    "global opcode": b"\x80\x05cos\nsystem\n(S'true'\ntR.",
-    "inst opcode": b"\x80\x05(S'true'\nios\nsystem\n.",
-    "a name alone": b"\x80\x05\x8c\x02os\x8c\x06system\x93.",
-    "a dotted name": b"\x80\x05\x8c\x08datetime\x8c\x0asys.exit.x\x93.",
-    "build": b"\x80\x05\x8c\x08datetime\x8c\x04date\x93}\x8c\x01x\x8c\x01y\x73b.",
-}
+CALLS = worker.CALLS | {"a class of the host": pickle.dumps(Marker(), 5)}
 
 
 @pytest.mark.parametrize("data", CALLS.values(), ids=CALLS)
@@ -108,26 +92,6 @@ def test_a_refused_message_ends_nothing(cell):
     with pytest.raises(pyisolate.GuestError):
         cell.recv(PATIENCE)
     assert cell.recv(PATIENCE) is None
-
-
-BOMBS = {
-    "doubling": "b']\\x94' + b''.join(b'](' + b'h%c' % n * 50 + b'e\\x94' for n in range(200))",
-    "pairs of pairs": "b'N' + b'2\\x86' * 400",
-    "deep lists": "b']' * 500_000 + b'a' * 499_999",
-    "deep tuples": "b'N' + b'\\x85' * 5_000_000",
-    "marks": "b'(' * 50_000_000",
-    "many nones": "b'(' + b'N' * 60_000_000 + b't'",
-    "many dicts": "b'(' + b'}' * 30_000_000 + b't'",
-    "many memos": "b'N' + b'\\x94' * 60_000_000",
-    "many pops": "b'N' + b'N0' * 30_000_000",
-    "equal hashes": "b'}(' + b''.join(\n"
-    "    b'\\x8a\\x0a' + (n * (2**61 - 1)).to_bytes(10, 'little') + b'N' for n in range(100_000)\n"
-    ") + b'u'",
-    "a long integer": "b'\\x8b' + struct.pack('<I', 50_000_000) + b'\\x01' * 50_000_000",
-    "a long text integer": "b'I' + b'9' * 10_000_000 + b'\\n'",
-    "a long decimal": "b'cdecimal\\nDecimal\\n(V1E' + b'9' * 1000 + b'\\ntR'",
-    "a long range": "b'cbuiltins\\nrange\\n(K\\x00\\x8a\\x08' + b'\\xff' * 7 + b'\\x7fK\\x01tR'",
-}
 
 
 def peak_kib():

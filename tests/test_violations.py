@@ -8,6 +8,7 @@ import pytest
 import pyisolate
 import raw_channel
 from cells import PATIENCE, assert_serves, new_cell, run
+from pyisolate.attack.cases.worker import WORDS
 
 
 @pytest.fixture
@@ -31,50 +32,6 @@ rest()
     assert cell.recv(PATIENCE) == "raw"
     assert cell.recv(PATIENCE) == pyisolate.LogEvent("info", "m", {})
     assert cell.recv(PATIENCE) == pyisolate.MetricEvent("m", 1, None)
-
-
-WORDS = {
-    "no frame": "send_record(b'')",
-    "half a frame": "send_record(frame(POSTED, NONE)[:-3])",
-    "more than a frame": "send_record(frame(POSTED, NONE) + b'x')",
-    "an unknown kind": "send(26)",
-    "kind zero": "send(0)",
-    "the host's own kind": "send(7)",
-    "unknown flags": "send(POSTED, NONE, flags=1)",
-    "too many parts": "send(POSTED, *[NONE] * 300)",
-    "too few parts": "send(POSTED)",
-    "parts too many": "send(DONE, b'', id=2)",
-    "a frame too long": "send(POSTED, b'x' * 70_000)",
-    "a part in no buffer": "send(POSTED, (5, 0))",
-    "a buffer that was not lent": "send(POSTED, (5, 0), store=9)",
-    "a second report": "send(READY, b'seccomp enforced')",
-    "an end that was not asked for": "send(DONE, id=4000)",
-    "an end of nothing": "send(DONE)",
-    "a result that was not asked for": "send(RESULT, NONE, id=4000)",
-    "a result for an exec": "send(RESULT, NONE, id=2)",
-    "a failure that was not asked for": "send(FAILED, b'E', b'm', b't', id=4000)",
-    "an end twice": "send(DONE, id=2); send(DONE, id=2)",
-    "a failure's text that is none": "send(FAILED, b'E', b'\\xff', b't', id=2)",
-    "a name that is no text": "send(METRIC, b'\\xff', pickle.dumps((1, None), 5))",
-    "a long name": "send(METRIC, b'm' * 5000, pickle.dumps((1, None), 5))",
-    "a long text": "send(LOG, b'info', b'm' * 50_000, pickle.dumps({}, 5))",
-    "fields that are no dict": "send(LOG, b'info', b'm', pickle.dumps(5, 5))",
-    "fields with numbers for names": "send(LOG, b'info', b'm', pickle.dumps({1: 2}, 5))",
-    "a sample that is no pair": "send(METRIC, b'm', pickle.dumps(5, 5))",
-    "a sample of three": "send(METRIC, b'm', pickle.dumps((1, 2, 3), 5))",
-    "a value that is no number": "send(METRIC, b'm', pickle.dumps(('x', None), 5))",
-    "tags that are no dict": "send(METRIC, b'm', pickle.dumps((1, 5), 5))",
-    "many buffers": "for n in range(40): send(WANT, number(1 << 20), id=n)",
-    "the same buffer twice": "for n in range(2): send(WANT, number(1 << 20), id=5)",
-    "a buffer that was never filled": "send(WANT, number(4096), id=5)\n"
-    "send(POSTED, (5, 0), store=5)",
-    "outside of a buffer": "send(WANT, number(4096), id=5)\nsend(POSTED, (5000, 0), store=5)",
-    "far outside of a buffer": "send(WANT, number(4096), id=5)\n"
-    "send(POSTED, (0xFFFFFFFF, 0xFFFFFFFE), store=5)",
-    "a record of no length": "send_record(b'', 0)",
-    "a record of great length": "send_record(b'x' * 64, 2**32 - 1)",
-    "a record of impossible length": "send_record(b'x' * 64, 2**64 - 1)",
-}
 
 
 def drain(cell):

@@ -1,17 +1,16 @@
 """Attacks on the broker and the policy: the cell that they run in, and their controls."""
 
 import contextlib
-import dataclasses
 import itertools
 import os
-import textwrap
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyisolate
 from pyisolate import DenialEvent, LogEvent
+from pyisolate.attack.asked import IMPORTS, Asked
+from pyisolate.attack.texts import BROKER
 
 PATIENCE = 20.0
 """How long one attack may take, in seconds: a guard against hanging."""
@@ -19,22 +18,11 @@ PATIENCE = 20.0
 BACKENDS = ["process", "subinterpreter"]
 """The policy and the broker are the same behind both walls, and so are their answers."""
 
-_GUEST = (Path(__file__).parent / "broker_guest.py").read_text()
-
-IMPORTS = [
-    "_posixsubprocess", "_socket", "asyncio", "base64", "builtins", "contextlib", "ctypes", "errno",
-    "fcntl", "gc", "glob", "gzip", "http", "io", "json", "math", "mmap", "os", "pathlib",
-    "posix", "random",
-    "re", "secrets", "shutil", "socket", "struct", "subprocess", "sys", "tempfile", "threading",
-    "time", "unicodedata", "urllib", "zlib",
-]  # fmt: skip
-"""Everything that attacks import: what is imported is no wall, so that none is in their way."""
-
 _LOADED = [
     "_socket", "contextlib", "ctypes", "errno", "fcntl", "gc", "http.client", "mmap", "os",
     "pathlib", "shutil", "socket", "struct", "subprocess", "threading", "urllib.request",
 ]  # fmt: skip
-"""What `broker_guest.py` imports, which takes longer than all else that a cell does here."""
+"""What `texts/broker.py` imports, which takes longer than all else that a cell does here."""
 
 _templates: weakref.WeakKeyDictionary[pyisolate.Supervisor, Any] = weakref.WeakKeyDictionary()
 _numbers = itertools.count(1)
@@ -45,38 +33,6 @@ def _template(supervisor: pyisolate.Supervisor) -> Any:
     if supervisor not in _templates:
         _templates[supervisor] = supervisor.template(imports=_LOADED)
     return _templates[supervisor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One way past the broker, as guest source text.
-
-    `body`: the body of a function, which returns what it took if the attack succeeds and raises
-    if not. `refused`: the errors, by `errno` or type, with which it may be refused; `DENIED`
-    by itself where the policy or the broker decides, and then a denial is recorded.
-    """
-
-    name: str
-    body: str
-    refused: str = "DENIED"
-    recorded: bool | None = None
-    """Whether the host has a denial of it then; `None`: exactly if it was `CapabilityDenied`."""
-    control: bool = True
-    """Whether the same text succeeds without a wall."""
-    privileged: bool = False
-    """Whether only root can set it up."""
-
-    def __str__(self) -> str:
-        return self.name
-
-    def source(self) -> str:
-        """The attack, as both sides execute it."""
-        return f"{self.function('attack')}post(attempt(attack))\n"
-
-    def function(self, name: str) -> str:
-        """The attack as a function of this name."""
-        body = textwrap.indent(textwrap.dedent(self.body).strip(), "    ")
-        return f"def {name}():\n{body}\n"
 
 
 class Held:
@@ -101,7 +57,7 @@ class Held:
 
     @property
     def cell(self) -> pyisolate.Cell:
-        """The cell, alive and with `broker_guest.py` executed in it."""
+        """The cell, alive and with `texts/broker.py` executed in it."""
         if self._cell is None or self._cell.termination_reason is not None:
             self._cell = self.supervisor.spawn(
                 f"held-{next(_numbers)}",
@@ -110,7 +66,7 @@ class Held:
                 **self.options,
             )
             given = "".join(f"{name} = {value!r}\n" for name, value in self.world.items())
-            self._cell.exec(_GUEST).wait(PATIENCE)
+            self._cell.exec(BROKER).wait(PATIENCE)
             self._cell.exec(given).wait(PATIENCE)
         return self._cell
 
@@ -127,9 +83,9 @@ class Held:
 
     def attempt(self, body: str, patience: float = PATIENCE) -> Any:
         """How the body of a function ended in the cell."""
-        return self.run(Case("", body).source(), patience)
+        return self.run(Asked("", body).source(), patience)
 
-    def refuses(self, case: Case) -> list[Any]:
+    def refuses(self, case: Asked) -> list[Any]:
         """The cell refuses an attack, as expected, and says so to the host; and goes on."""
         cell = self.cell
         before = cell.stats.denied
@@ -142,7 +98,7 @@ class Held:
         self.assert_alive()
         return outcome
 
-    def refuses_all(self, cases: list[Case]) -> list[Any]:
+    def refuses_all(self, cases: list[Asked]) -> list[Any]:
         """As `refuses`, of several attacks, one after the other."""
         cell = self.cell
         before = cell.stats.denied
@@ -181,11 +137,10 @@ class Held:
             self._cell.close()
 
 
-def assert_refused(case: Case, outcome: Any) -> list[str]:
+def assert_refused(case: Asked, outcome: Any) -> list[str]:
     """An attack was refused as expected; the names of the error."""
     assert outcome[0] == "refused", (case.name, outcome)
-    expected = case.refused.replace("DENIED", "CapabilityDenied").split()
-    assert set(outcome[1]) & set(expected), (case.name, outcome)
+    assert set(outcome[1]) & case.expected, (case.name, outcome)
     names: list[str] = outcome[1]
     return names
 
@@ -204,10 +159,10 @@ def assert_complete(event: DenialEvent) -> None:
 
 
 def run_plain(
-    case: Case | str, world: dict[str, Any], request: Callable[..., Any] | None = None
+    case: Asked | str, world: dict[str, Any], request: Callable[..., Any] | None = None
 ) -> Any:
     """The same text in plain CPython outside of a cell, with a stand-in for `request`."""
-    case = Case("", case) if isinstance(case, str) else case
+    case = Asked("", case) if isinstance(case, str) else case
     posted: list[Any] = []
     namespace: dict[str, Any] = {
         "__name__": "__plain__",
@@ -217,7 +172,7 @@ def run_plain(
     }
     folder = os.getcwd()
     try:
-        exec(compile(_GUEST, "<guest>", "exec"), namespace)
+        exec(compile(BROKER, "<guest>", "exec"), namespace)
         exec(compile(case.source(), "<attack>", "exec"), namespace)
     finally:
         os.chdir(folder)

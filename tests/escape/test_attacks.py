@@ -1,57 +1,60 @@
-"""Every attack, confined and not."""
+"""Every case of the attack suite holds, and its control succeeds."""
+
+from collections.abc import Callable
 
 import pytest
 
-from cells import assert_serves
 from conftest import missing
+from pyisolate.attack import CLASSES, Case, Result, cases
+from pyisolate.attack.case import Trial
 
-from . import attacks_files, attacks_kernel, attacks_network, attacks_processes
-from .harness import Attack, Hostile, run_control
-from .plant import Plant
+BACKENDS = ["process", "subinterpreter"]
+OPEN = {"sqlite: a database in memory, attached"}
+"""What leaks, and is told of: see SECURITY.md."""
 
-ATTACKS = [
-    attack
-    for group in (attacks_files, attacks_network, attacks_processes, attacks_kernel)
-    for attack in group.ATTACKS
-]
+_LEAKS = pytest.mark.xfail(reason="ATTACH has no audit event: see SECURITY.md", strict=True)
 
 
-@pytest.fixture(autouse=True)
-def _restored(plant: Plant):
-    plant.restore()
+def _trials(backend: str) -> dict[Trial, list[Case]]:
+    """What is run for a backend, with the cases that it decides."""
+    by_trial: dict[Trial, list[Case]] = {}
+    for case in cases(backend):
+        if backend not in case.trial.unfit:
+            by_trial.setdefault(case.trial, []).append(case)
+    return by_trial
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_a_cell_refuses(attack: Attack, hostile: Hostile, plant: Plant):
-    """Refused as expected, from any thread; and the cell and its supervisor go on."""
-    for runner in ("attempt", "attempt_in_thread"):
-        outcome = hostile.run(attack.source(runner))
-        assert outcome[0] == "refused", outcome
-        assert outcome[1] in attack.refused.split(), outcome
-    plant.assert_untouched()
-    assert hostile.cell.termination_reason is None
-    assert hostile.cell.call("math.gcd", 12, 18) == 6
-    assert_serves(hostile.supervisor)
+@pytest.mark.parametrize(
+    ("backend", "decided"),
+    [
+        pytest.param(
+            backend,
+            decided,
+            id=f"{backend}: {trial.name}",
+            marks=_LEAKS if trial.name in OPEN else (),
+        )
+        for backend in BACKENDS
+        for trial, decided in _trials(backend).items()
+    ],
+)
+def test_it_holds(backend: str, decided: list[Case], result_of: Callable[[str, Case], Result]):
+    """Refused as expected in a cell, with everything untouched; and it works without the wall."""
+    results = [result_of(backend, case) for case in decided]
+    lacking = [it for it in results if "lacking" in (it.confined.how, it.control.how)]
+    for result in results:
+        assert result.confined.how in ("refused", "lacking"), result
+        assert result.control.how in ("reached", "lacking"), result
+        assert result.verdict == ("not applicable" if result in lacking else "held")
+    if lacking:
+        missing(lacking[0].case.name, f"{len(lacking)} of {len(results)}: {lacking[0].told}")
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_it_works_without_the_wall(attack: Attack, plant: Plant):
-    """The same text succeeds in the control, so that the case is not empty."""
-    control = run_control(
-        plant,
-        attack.source(),
-        privileged=attack.privileged,
-        fresh_root=attack.fresh_root,
-        kills=attack.kills,
-    )
-    outcome = control.outcome
-    if outcome and outcome[0] == "refused" and outcome[1] in attack.lacking.split():
-        missing(attack.name, f"this kernel answers {outcome[1]} to anybody: {outcome[2]}")
-    if not control.has_proc and "/proc" in attack.body:
-        missing("proc", "this container hides parts of /proc, so that no new one may be mounted")
-    assert control.exit_status == (attack.exits or 0), control
-    if attack.exits is None:
-        assert outcome[0] == "done", outcome
-    if attack.loot:
-        assert outcome[1] == plant.token
-    assert control.canary_died == attack.kills
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_names_are_unique_and_classes_are_known(backend: str):
+    every = cases(backend)
+    assert len({case.name for case in every}) == len(every)
+    assert {case.kind for case in every} <= set(CLASSES)
+
+
+def test_no_class_is_empty():
+    assert {case.kind for backend in BACKENDS for case in cases(backend)} == set(CLASSES)

@@ -1,4 +1,8 @@
-"""Files: what a policy does not grant is neither read, changed nor told of, in any way."""
+"""Files: what a policy does not grant is neither read, changed nor told of, in any way.
+
+Most of these attacks are in the attack suite too, with their controls. Here the host's side is
+looked at as well: that a denial was recorded, and is complete.
+"""
 
 import os
 import time
@@ -8,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import pyisolate
-
-from .attacks_broker_files import (
+from pyisolate.attack.asked import Asked
+from pyisolate.attack.cases.broker_files import (
     HANDED,
     NAMES,
     NO_PATHS,
@@ -18,9 +22,11 @@ from .attacks_broker_files import (
     READS,
     TWINS,
     WRITES,
-    Tree,
+    policy_of,
 )
-from .broker_harness import BACKENDS, PATIENCE, Case, Held, run_plain
+from pyisolate.attack.texts.tree import Tree
+
+from .broker_harness import BACKENDS, PATIENCE, Held
 
 pytestmark = pytest.mark.filterwarnings(
     # Attacks close nothing, in the control too.
@@ -37,29 +43,23 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree(tmp_path_factory.mktemp("tree"))
 
 
-@pytest.fixture(scope="module")
-def readable(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Another one, for what reads without a policy."""
-    return Tree(tmp_path_factory.mktemp("readable"))
-
-
 @pytest.fixture(scope="module", params=BACKENDS)
 def held(
     request: pytest.FixtureRequest, supervisor: pyisolate.Supervisor, tree: Tree
 ) -> Iterator[Held]:
     options = {"open_files_max": 64, "fresh": True, "backend": request.param}
-    held = Held(supervisor, tree.policy, tree.world, **options)
+    held = Held(supervisor, policy_of(tree), tree.world, **options)
     yield held
     held.close()
 
 
-def _possible(case: Case, held: Held) -> None:
+def _possible(case: Asked, held: Held) -> None:
     native = "ctypes" in case.body or "of_libc" in case.body
     if native and held.options.get("backend") == "subinterpreter":
         pytest.skip("ctypes: a sub-interpreter cell has none")
 
 
-def _privileged(case: Case) -> None:
+def _privileged(case: Asked) -> None:
     if case.privileged and os.getuid() != 0:
         pytest.skip("only root makes device nodes")
 
@@ -80,55 +80,14 @@ def test_what_is_not_granted_is_refused_in_every_way(
     assert after == before
 
 
-@pytest.mark.parametrize(("how", "spelling"), _spellings())
-def test_every_way_works_without_the_policy(
-    how: str, spelling: str, readable: Tree, request: pytest.FixtureRequest
-):
-    """The same text, in plain CPython and with a broker that looks at the text of paths."""
-    tree = readable if how == "read" else Tree(request.getfixturevalue("tmp_path"))
-    for case in SPELLED[how][spelling]:
-        before = tree.state() if how == "written" else {}
-        outcome = run_plain(case, tree.world, _unless_outside(tree))
-        assert outcome[0] == "done", (case.name, outcome)
-        if how == "read":
-            assert tree.token in repr(outcome) or "need(" in case.body, case.name
-        else:
-            assert tree.state() != before, case.name
-
-
 @pytest.mark.parametrize("case", [*CASES, *ODD_READ], ids=str)
-def test_a_file_that_is_not_granted_is_refused(case: Case, held: Held, tree: Tree):
+def test_a_file_that_is_not_granted_is_refused(case: Asked, held: Held, tree: Tree):
     _privileged(case)
     _possible(case, held)
     before = tree.state()
     outcome = held.refuses(case)
     assert tree.token not in repr(outcome)
     assert tree.state() == before
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.control], ids=str)
-def test_it_works_without_the_policy(case: Case, tmp_path: Path):
-    """As above."""
-    tree = Tree(tmp_path)
-    before = tree.state()
-    outcome = run_plain(case, tree.world, _unless_outside(tree))
-    assert outcome[0] == "done", outcome
-    if case in NAMES:
-        assert tree.state() != before
-
-
-def _unless_outside(tree: Tree):
-    """The naive broker, which checks nothing where even it would refuse."""
-    naive = tree.naive
-
-    def request(capability, action, payload):
-        try:
-            return naive(capability, action, payload)
-        except PermissionError:
-            naive.checks = False
-            return naive(capability, action, payload)
-
-    return request
 
 
 @pytest.mark.parametrize("name", TWINS, ids=ascii)
@@ -178,7 +137,7 @@ def _soon(condition: Callable[[], bool]) -> bool:
 
 def test_a_handle_is_of_its_cell_alone(supervisor: pyisolate.Supervisor, tmp_path: Path):
     tree = Tree(tmp_path)
-    one = Held(supervisor, tree.policy, tree.world)
+    one = Held(supervisor, policy_of(tree), tree.world)
     other = Held(supervisor, pyisolate.Policy().grant(pyisolate.ReadWritePath("/nowhere")), {})
     try:
         kind, number = one.attempt("return handle_of(MADE + '/plain.txt', 'r+')")
@@ -225,7 +184,7 @@ def test_a_thousand_opens_end_at_a_limit_and_only_for_the_cell(
     supervisor: pyisolate.Supervisor, tmp_path: Path
 ):
     tree = Tree(tmp_path)
-    greedy = Held(supervisor, tree.policy, tree.world)
+    greedy = Held(supervisor, policy_of(tree), tree.world)
     before = len(os.listdir("/proc/self/fd"))
     try:
         outcome = greedy.attempt(
@@ -286,7 +245,7 @@ FILLERS = {
 @pytest.mark.parametrize("named", FILLERS)
 def test_a_disk_is_not_filled(named: str, supervisor: pyisolate.Supervisor, tmp_path: Path):
     tree = Tree(tmp_path)
-    held = Held(supervisor, tree.policy, tree.world, disk_bytes_max=QUOTA)
+    held = Held(supervisor, policy_of(tree), tree.world, disk_bytes_max=QUOTA)
     try:
         outcome = held.attempt(FILLERS[named])
         assert outcome[0] == "refused", outcome
@@ -304,7 +263,7 @@ def test_a_disk_is_not_filled(named: str, supervisor: pyisolate.Supervisor, tmp_
 @pytest.mark.parametrize("named", FILLERS)
 def test_without_a_quota_it_would_be(named: str, supervisor: pyisolate.Supervisor, tmp_path: Path):
     tree = Tree(tmp_path)
-    held = Held(supervisor, tree.policy, tree.world, disk_bytes_max=1 << 46)
+    held = Held(supervisor, policy_of(tree), tree.world, disk_bytes_max=1 << 46)
     try:
         assert held.attempt(FILLERS[named], PATIENCE)[0] == "done"
     finally:

@@ -1,5 +1,6 @@
 """What a cell gets from the host: nothing that is the host's."""
 
+import dataclasses
 import fcntl
 import os
 import socket
@@ -11,9 +12,11 @@ import pytest
 
 import pyisolate
 from cells import assert_serves
-
-from .harness import Attack, Hostile, run_control
-from .plant import Plant
+from pyisolate.attack import Attack
+from pyisolate.attack.bare import run_bare
+from pyisolate.attack.case import Attempt
+from pyisolate.attack.cells import Cells
+from pyisolate.attack.plant import Plant
 
 VARIABLE = "PYISOLATE_PLANTED"
 
@@ -143,19 +146,19 @@ def descriptors(plant: Plant) -> Iterator[tuple[int, ...]]:
 @pytest.fixture(scope="module", params=[0, 1], ids=["fresh", "pooled"])
 def heir(
     request: pytest.FixtureRequest, require, plant: Plant, descriptors: tuple[int, ...]
-) -> Iterator[Hostile]:
+) -> Iterator[Cells]:
     """A cell whose supervisor was made by a host full of secrets."""
     require("userns", "seccomp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, plant.token)
         with pyisolate.Supervisor(warm_pool=request.param) as supervisor:
-            yield Hostile(supervisor, plant)
+            yield Cells(supervisor, plant)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_a_cell_inherits_nothing(attack: Attack, heir: Hostile):
+def test_a_cell_inherits_nothing(attack: Attack, heir: Cells):
     for runner in ("attempt", "attempt_in_thread"):
-        outcome = heir.run(attack.source(runner))
+        outcome = heir.run(dataclasses.replace(attack, runner=runner).source())
         assert outcome[0] == "refused", outcome
         assert outcome[1] in attack.refused.split(), outcome
     assert_serves(heir.supervisor)
@@ -165,15 +168,14 @@ def test_a_cell_inherits_nothing(attack: Attack, heir: Hostile):
 def test_a_child_of_the_host_would_inherit_it(
     attack: Attack, plant: Plant, descriptors: tuple[int, ...]
 ):
-    control = run_control(
+    fate = run_bare(
         plant,
-        attack.source(),
+        [attack.attempt()],
         environment={**os.environ, VARIABLE: plant.token},
         descriptors=descriptors,
-    )
-    assert control.outcome[0] == "done", control.outcome
-    if attack.loot:
-        assert control.outcome[1] == plant.token
+    )[attack.name]
+    finding = attack.bare(fate, plant.token)[attack.name]
+    assert finding.how == "reached", finding
 
 
 # What a guest can ask, and what the host's own answer is.
@@ -195,11 +197,11 @@ FACTS = {
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_a_cell_does_not_learn(fact: str, hostile: Hostile, plant: Plant):
+def test_a_cell_does_not_learn(fact: str, hostile: Cells, plant: Plant):
     """The host's own answer comes from the control, and another one from the cell."""
     expression, of_host = FACTS[fact]
     source = f"post(attempt(lambda: {expression}))"
-    control = run_control(plant, source).outcome
+    control = run_bare(plant, [Attempt("", source)])[""].posted
     if fact == "owner of a file" and os.getuid() != of_host:
         pytest.skip("owner: files of somebody else are nobody's in the control, too")
     assert control == ["done", of_host]
@@ -235,8 +237,8 @@ found = sorted({text for text in texts(everything) if "/" in text})
 """
 
 
-def test_no_path_of_the_host_is_in_the_interpreter(hostile: Hostile, plant: Plant):
+def test_no_path_of_the_host_is_in_the_interpreter(hostile: Cells, plant: Plant):
     places = {sys.base_prefix, sys.prefix, str(Path.cwd()), str(Path.home())} - {"/"}
     look = f"{_TEXTS}post([text for text in found if text.startswith({tuple(places)!r})])"
-    assert run_control(plant, look).outcome != []
+    assert run_bare(plant, [Attempt("", look)])[""].posted != []
     assert hostile.run(look) == []

@@ -8,11 +8,8 @@ import pytest
 
 import pyisolate
 from cells import until
-from conftest import missing
-
-from .harness import PATIENCE, run_control
-from .numbers import X86_64
-from .plant import Plant
+from pyisolate.attack.cells import PATIENCE
+from pyisolate.attack.plant import Plant
 
 NAMESPACES = ("user", "pid", "mnt", "ipc", "uts", "net")
 ENTRIES = {"dev", "lib", "lib64", "packages", "pyisolate", "python"}
@@ -157,24 +154,3 @@ def test_the_report_says_so(cell, require):
             assert layer.status == "enforced", name
     require("landlock")
     assert layers["landlock"].status in ("enforced", "partial")
-
-
-# getpid of the 32-bit table, by its own door: mov eax, 20; int 0x80; ret
-_FOREIGN = r"post(attempt(lambda: machine_code(b'\xb8\x14\0\0\0\xcd\x80\xc3')))"
-
-
-@pytest.mark.skipif(not X86_64, reason="x86-64: no other processor has this second table")
-def test_a_foreign_system_call_table_ends_the_cell(hostile, still_serves):
-    with pytest.raises(pyisolate.CellDied) as caught:
-        hostile.run(_FOREIGN)
-    assert "SIGSYS" in str(caught.value) or "31" in str(caught.value)
-    assert hostile.cell.call("math.gcd", 12, 18) == 6
-    still_serves()
-
-
-@pytest.mark.skipif(not X86_64, reason="x86-64: no other processor has this second table")
-def test_a_foreign_system_call_table_is_there_without_the_wall(plant: Plant):
-    control = run_control(plant, _FOREIGN)
-    if control.exit_status < 0:
-        missing("ia32", "this kernel has no table for 32-bit programs")
-    assert control.outcome[0] == "done"

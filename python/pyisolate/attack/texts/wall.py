@@ -1,11 +1,13 @@
-"""What attacks are written with. The same text is executed in the cell and in the control."""
+"""What attacks on the wall are written with: executed in the cell, and in the control."""
 
 import ctypes
 import errno
+import gc
 import mmap
 import os
 import struct
 import threading
+import weakref
 
 world = {}  # what the attack aims at; filled in by the harness
 
@@ -31,6 +33,55 @@ def attempt_in_thread(action):
     thread.start()
     thread.join()
     return outcomes[0]
+
+
+def attempt_in_finalizer(action):
+    """The same from `__del__`."""
+    outcomes = []
+
+    class Final:
+        def __del__(self):
+            outcomes.append(attempt(action))
+
+    Final()
+    return outcomes[0]
+
+
+def attempt_when_collected(action):
+    """The same from `weakref.finalize`, when the garbage collector finds a cycle."""
+
+    class Node:
+        pass
+
+    outcomes = []
+    one, other = Node(), Node()
+    one.other, other.other = other, one
+    weakref.finalize(one, lambda: outcomes.append(attempt(action)))
+    del one, other
+    gc.collect()
+    return outcomes[0]
+
+
+def attempt_after_limits(action):
+    """The same once memory, descriptors and the stack have run out, one after the other."""
+
+    def use_up(take, error):
+        taken = []
+        try:
+            while True:
+                taken.append(take())
+        except error:
+            return taken
+
+    use_up(lambda: bytes(64 << 20), MemoryError)
+
+    def deeper():
+        deeper()
+
+    use_up(deeper, RecursionError)
+    for descriptor in use_up(lambda: os.open("/", os.O_RDONLY), OSError):
+        os.close(descriptor)
+    return attempt(action)
 
 
 def answers(cases):
@@ -103,6 +154,22 @@ def machine_code(code):
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     result = ctypes.CFUNCTYPE(ctypes.c_long)(address)()
     if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def by_machine(call, *arguments):
+    """A system call by its instruction, with nothing of libc's."""
+    code = bytes.fromhex("4889f8 4889f7 4889d6 4889ca 4d89c2 4d89c8 4c8b4c2408 0f05 c3")
+    page = mmap.mmap(
+        -1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+        mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC,
+    )  # fmt: skip
+    page.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    number = ctypes.c_long(world["numbers"][call])
+    result = ctypes.CFUNCTYPE(ctypes.c_long)(address)(number, *map(_word, arguments))
+    if -4096 < result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
 

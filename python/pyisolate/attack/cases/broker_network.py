@@ -2,7 +2,8 @@
 
 import textwrap
 
-from .broker_harness import Case
+from pyisolate.attack.asked import Asked, Ways
+from pyisolate.attack.texts import BROKER, NAIVE
 
 # --- hosts ---------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ PATHS = {
 """Paths behind the site's address, under a grant of `/v1/`."""
 
 SMUGGLED = [
-    Case(name, _request(**given), _BAD, recorded=None)
+    Asked(name, _request(**given), _BAD, recorded=None)
     for name, given in {
         "CONNECT": {"method": "'CONNECT'"},
         "TRACE": {"method": "'TRACE'"},
@@ -316,8 +317,8 @@ _TO = (
     "nowhere = bytes(16)\n"
 )
 REAIMED = [
-    Case(name, _STREAM + _TO + "with s:\n" + textwrap.indent(body, "    "), refused, False, control)
-    for name, control, body, refused in (
+    Asked(name, _STREAM + _TO + "with s:\n" + textwrap.indent(body, "    "), refused, False, plain)
+    for name, plain, body, refused in (
         ("connect again", False, "s.connect(('127.0.0.1', CANARY))", "EISCONN EPERM"),
         ("connect by libc", False, "of_libc('connect', fd, to, 16)", "EISCONN EPERM"),
         ("disconnect", True, "of_libc('connect', fd, nowhere, 16)", "EPERM"),
@@ -364,3 +365,38 @@ REAIMED = [
         ("interfaces", False, "fcntl.ioctl(fd, 0x8912, bytes(40))", "EPERM"),
     )
 ]  # fmt: skip
+
+# --- hosts as trials ------------------------------------------------------------------------------
+
+_STAGE = """
+import builtins
+def fresh():
+    return lambda: False
+builtins.request = NaiveNetwork()
+PORT = serve()
+"""
+
+
+def _way(name: str, body: str, host: str) -> Asked:
+    # The function of a stand-in answers with a number; that it refused is no error of its own.
+    refused = HOST_REFUSED + (" LookupError" if name == "connect_ex" else "")
+    return Asked(name, f"HOST = {host!r}\n{body}", refused)
+
+
+def _plain(name: str, host: str) -> bool:
+    """Whether plain Python has this way to this host."""
+    by_url = name in ("http", "urlopen")
+    return host.isascii() or not (by_url or name == "http.client")
+
+
+TRIALS = [
+    Ways(
+        f"host {spelling}",
+        "hosts",
+        tuple(_way(name, body, host) for name, body in WAYS.items() if _plain(name, host)),
+        (BROKER, NAIVE, _STAGE),
+        lambda asked, value, changed, token: True,
+        "EAFNOSUPPORT EADDRNOTAVAIL gaierror",
+    )
+    for spelling, host in REACHING.items()
+]

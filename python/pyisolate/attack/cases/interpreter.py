@@ -8,31 +8,59 @@ it.
 import dataclasses
 import textwrap
 
-_QUIET = "QUIET"
-"""The call may come back as if it had worked, for the host is as before."""
+from pyisolate.attack.case import Attempt, Fate, Finding, Trial, judged
 
 
-@dataclasses.dataclass(frozen=True)
-class Own:
-    """One attack, as guest source text: a function's body, as in `harness.Attack`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Own(Trial):
+    """One attack, as guest source text: a function's body, as `Attack` has it.
 
     `refused`: the errors by which a cell may refuse it, by `errno` or type; `QUIET`, which may come
-    back; `DIES`, by which the cell ends. `shows`: how the control shows that it works: `loot`, the
-    secret; `changed`, the host is another; `done`, it comes back; or the status it ends with.
+    back, for the host is as before; `DIES`, by which the cell ends. `shows`: how the control shows
+    that it works: `loot`, the secret; `changed`, the host is another; `done`, it comes back; or the
+    status it ends with.
     """
 
     name: str
     body: str
     refused: str
     shows: str | int = "done"
+    kind: str = "shared"
 
     def __str__(self) -> str:
         return self.name
 
-    def source(self) -> str:
+    def attempt(self) -> Attempt:
         """The attack, as both sides execute it."""
         body = textwrap.indent(textwrap.dedent(self.body).strip(), "    ")
-        return f"def attack():\n{body}\npost(attempt(attack))\n"
+        source = f"def attack():\n{body}\npost(attempt(attack))\n"
+        return Attempt(self.name, source, seconds=10)
+
+    def confined(self, fate: Fate, token: str, backend: str) -> dict[str, Finding]:
+        """Refused as expected; the host is alive and as before."""
+        refused = self.refused.replace("SystemExit", "DIES")
+        return {self.name: judged(fate, token, refused)}
+
+    def bare(self, fate: Fate, token: str) -> dict[str, Finding]:
+        """It reaches what it aims at."""
+        return {self.name: self._bare(fate, token)}
+
+    def _bare(self, fate: Fate, token: str) -> Finding:
+        if fate.lacking:
+            return Finding("lacking", fate.lacking)
+        works = Finding("reached", "it works without the wall")
+        seen = Finding("odd", f"{fate.posted!r}, {fate.changed}, ended with {fate.host}")
+        if isinstance(self.shows, int):
+            return works if fate.host == self.shows else seen
+        if self.shows == "ends":
+            return works if fate.posted is None else seen
+        if fate.host != 0 or fate.posted is None or fate.posted[0] != "done":
+            return seen
+        if (self.shows == "changed" and not fate.changed) or (
+            self.shows == "loot" and fate.posted[1] != token
+        ):
+            return seen
+        return works
 
 
 _BY_NUMBER = """
@@ -124,7 +152,11 @@ PROC = [
     for whose, pid in (("itself", "self"), ("the host", '{world["host"]}'))
     for name in ("environ", "cmdline", "maps", "stat", "mountinfo")
 ] + [
-    Own("/proc: memory", "return os.open('/proc/self/mem', os.O_RDWR)", "ENOENT EACCES EPERM"),
+    Own(
+        "/proc: memory of the process",
+        "return os.open('/proc/self/mem', os.O_RDWR)",
+        "ENOENT EACCES EPERM",
+    ),
     Own("/proc: threads", "return len(os.listdir('/proc/self/task'))", "ENOENT EACCES EPERM"),
 ]
 
@@ -332,12 +364,16 @@ ENDINGS = [
         "RuntimeError EPERM",
         42,
     ),
-    Own("fork: os.fork", "if os.fork() == 0: os._exit(0)\nos.wait()", "RuntimeError EPERM"),
+    Own(
+        "fork: os.fork of the process",
+        "if os.fork() == 0: os._exit(0)\nos.wait()",
+        "RuntimeError EPERM",
+    ),
     Own(
         "fork: os.forkpty", "pid, _ = os.forkpty()\nif pid == 0: os._exit(0)", "RuntimeError EPERM"
     ),
     Own(
-        "fork: posix_spawn",
+        "fork: posix_spawn of the process",
         "import sys; os.waitpid(os.posix_spawn(sys.executable, ['python', '-c', ''], {}), 0)",
         "EPERM",
     ),

@@ -4,156 +4,27 @@
 called `denied` and in files that end in `.key`. All else is outside.
 """
 
-import os
-import secrets
-import socket
-import stat
 import unicodedata
-from pathlib import Path
-from typing import Any
 
 from pyisolate import Policy, ReadPath, ReadWritePath, WritePath
-
-from .broker_harness import Case
-from .broker_naive import NaiveFiles
-
-DENIED_NAMES = r"/denied(/|$)|\.key$"
+from pyisolate.attack.asked import Asked, Ways
+from pyisolate.attack.texts import BROKER, NAIVE, TREE
+from pyisolate.attack.texts.tree import Tree
 
 
-class Tree:
-    """Files of a host's: granted, denied and neither."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base.resolve()
-        self.token = f"token-{secrets.token_hex(12)}"
-        self._folders()
-        self._links()
-        self._odd()
-
-    @property
-    def policy(self) -> Policy:
-        """What the guest may have of it."""
-        given, made, drop = (self.base / name for name in ("given", "made", "drop"))
-        return (
-            Policy()
-            .grant(ReadPath(given), ReadWritePath(made), WritePath(drop))
-            .deny(
-                ReadWritePath(f"{given}/**/*.key"),
-                ReadWritePath(f"{made}/**/*.key"),
-                ReadWritePath(given / "denied"),
-                ReadWritePath(made / "denied"),
-            )
+def policy_of(tree: Tree) -> Policy:
+    """What the guest may have of it."""
+    given, made, drop = (tree.base / name for name in ("given", "made", "drop"))
+    return (
+        Policy()
+        .grant(ReadPath(given), ReadWritePath(made), WritePath(drop))
+        .deny(
+            ReadWritePath(f"{given}/**/*.key"),
+            ReadWritePath(f"{made}/**/*.key"),
+            ReadWritePath(given / "denied"),
+            ReadWritePath(made / "denied"),
         )
-
-    @property
-    def world(self) -> dict[str, Any]:
-        """What guest code is told of it."""
-        places = {name.upper(): str(self.base / name) for name in ("given", "made", "drop")}
-        return places | {
-            "BASE": str(self.base),
-            "SECRET": str(self.base / "secret.txt"),
-            "HOST_PID": os.getpid(),
-            "SIZE": len(self.token),
-        }
-
-    @property
-    def naive(self) -> NaiveFiles:
-        """A broker that believes texts."""
-        roots = [self.base / name for name in ("given", "made", "drop")]
-        return NaiveFiles(*roots, denied=DENIED_NAMES)
-
-    def _write(self, path: str, text: str) -> None:
-        file = self.base / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def _folders(self) -> None:
-        for path in (
-            "secret.txt", "outside/inner.txt", "given/denied/inner.txt", "given/x.key",
-            "given/below/y.key", "made/denied/inner.txt", "made/x.key", "made/sub/y.key",
-            "made/sub/deeper/z.key", "drop/box.txt", "given2/near.txt", "given.txt",
-            f"given/{unicodedata.normalize('NFC', 'é.key')}",
-        ):  # fmt: skip
-            self._write(path, self.token)
-        for path in ("given/text", "given/below/deep", "made/plain.txt", "victim.txt"):
-            self._write(path, "original")
-        self._write("folder/victim.txt", "original")
-        (self.base / "given" / "text").chmod(0o600)
-
-    def _links(self) -> None:
-        given, made = self.base / "given", self.base / "made"
-        for link, target in {
-            "abs": self.base / "secret.txt",
-            "rel": "../secret.txt",
-            "dir": "../outside",
-            "dir_abs": self.base / "outside",
-            "up": "..",
-            "root": "/",
-            "below/link": "../../secret.txt",
-            "below/up": "../..",
-            "dots": "./.././../" + self.base.name + "/secret.txt",
-            "denied_link": "denied/inner.txt",
-            "key_link": "x.key",
-            "denied_dir": "denied",
-            "proc": "/proc/self/root",
-            "proc_fd": "/proc/self/fd",
-            "proc_environ": "/proc/self/environ",
-            "device": "/dev/zero",
-            "loop_a": "loop_b",
-            "loop_b": "loop_a",
-            "itself": "itself",
-            "into_itself": "into_itself/x",
-            "slash": f"//{self.base}//secret.txt",
-        }.items():
-            (given / link).symlink_to(target)
-        for number in range(6):
-            (given / f"chain{number}").symlink_to(f"chain{number + 1}")
-        (given / "chain6").symlink_to("below/link")
-        for number in range(60):
-            (given / f"long{number}").symlink_to(f"long{number + 1}")
-        (given / "long60").symlink_to("text")
-        for link, target in {
-            "to_victim": "../victim.txt",
-            "to_victim_abs": self.base / "victim.txt",
-            "to_folder": "../folder",
-            "to_given": "../given",
-            "to_nothing": "../new_by_link.txt",
-            "up": "..",
-            "to_key": "x.key",
-        }.items():
-            (made / link).symlink_to(target)
-        (made / "hard").hardlink_to(self.base / "victim.txt")
-
-    def _odd(self) -> None:
-        given, made = self.base / "given", self.base / "made"
-        os.mkfifo(given / "fifo")
-        os.mkfifo(made / "fifo")
-        with socket.socket(socket.AF_UNIX) as listener:
-            folder = os.getcwd()
-            os.chdir(given)  # the path of a socket is short
-            try:
-                listener.bind("sock")
-            finally:
-                os.chdir(folder)
-        if os.getuid() == 0:
-            os.mknod(given / "zero", 0o020666, os.makedev(1, 5))
-            os.mknod(made / "null", 0o020666, os.makedev(1, 3))
-
-    def state(self) -> dict[str, Any]:
-        """Everything about it that an attack could change: by path, what lies there."""
-        found: dict[str, Any] = {}
-        for folder, folders, files in os.walk(self.base):
-            for name in [*folders, *files]:
-                path = Path(folder, name)
-                status = path.lstat()
-                key = str(path.relative_to(self.base))
-                regular = stat.S_ISREG(status.st_mode)
-                found[key] = (status.st_mode, status.st_nlink if regular else 0)
-                if stat.S_ISLNK(status.st_mode):
-                    found[key] += (os.readlink(path),)
-                elif regular:
-                    found[key] += (path.read_bytes(), status.st_mtime_ns, os.listxattr(path))
-        return found
+    )
 
 
 # --- reading what is outside ---------------------------------------------------------------------
@@ -218,7 +89,9 @@ READ_WAYS = {
 _HANDLED = "DENIED ENOENT LookupError"
 
 READS = {
-    spelling: [Case(way, text.replace("{path}", path), _HANDLED) for way, text in READ_WAYS.items()]
+    spelling: [
+        Asked(way, text.replace("{path}", path), _HANDLED) for way, text in READ_WAYS.items()
+    ]
     for spelling, path in READ_SPELLINGS.items()
 }
 """By spelling, every way."""
@@ -266,7 +139,7 @@ _UNCHANGED = "DENIED ENOENT EROFS EACCES EPERM ELOOP PermissionError ENOTSUP EOP
 
 WRITES = {
     spelling: [
-        Case(way, text.replace("{path}", path), _UNCHANGED) for way, text in WRITE_WAYS.items()
+        Asked(way, text.replace("{path}", path), _UNCHANGED) for way, text in WRITE_WAYS.items()
     ]
     for spelling, path in WRITE_SPELLINGS.items()
 }
@@ -275,7 +148,7 @@ WRITES = {
 # --- names: making, moving and removing ----------------------------------------------------------
 
 NAMES = [
-    Case(name, body, _UNCHANGED)
+    Asked(name, body, _UNCHANGED)
     for name, body in {
         "a new file by a link": "open(MADE + '/to_nothing', 'w').write('x')",
         "a new file by a link, asked": "fs('write', path=MADE + '/to_nothing', data=b'x')",
@@ -323,7 +196,7 @@ NAMES = [
 # --- what is no regular file ---------------------------------------------------------------------
 
 ODD_READ = [
-    Case(name, body, refused, control=False, privileged="zero" in body or "null" in body)
+    Asked(name, body, refused, plain=False, privileged="zero" in body or "null" in body)
     for name, body, refused in (
         ("a FIFO, read", "return fs('read', path=GIVEN + '/fifo')", "DENIED"),
         ("a FIFO, opened", "return open(GIVEN + '/fifo').read()", "DENIED"),
@@ -431,8 +304,8 @@ PAYLOADS = {
 
 _FD = "fd = os.open(GIVEN + '/text', os.O_RDONLY)\n"
 HANDED = [
-    Case(name, _FD + body, refused, recorded=None, control=control)
-    for name, control, body, refused in (
+    Asked(name, _FD + body, refused, recorded=None, plain=plain)
+    for name, plain, body, refused in (
         ("reopened by /proc", True,
          "os.write(os.open(f'/proc/self/fd/{fd}', os.O_RDWR), b'changed')",
          "DENIED EACCES EPERM ENOENT EROFS ELOOP"),
@@ -442,7 +315,7 @@ HANDED = [
         ("cut by /proc", True, "os.truncate(f'/proc/self/fd/{fd}', 0)",
          "DENIED EACCES EPERM ENOENT EROFS ELOOP"),
         ("fchmod", True, "of_libc('fchmod', fd, 0o4777)", "EPERM"),
-        ("fchown", True, "of_libc('fchown', fd, 12345, 12345)", "EPERM EINVAL"),
+        ("fchown", True, "of_libc('fchown', fd, os.getuid(), os.getgid())", "EPERM EINVAL"),
         ("futimens", True, "of_libc('futimens', fd, None)", "EPERM"),
         ("fsetxattr", False, "of_libc('fsetxattr', fd, b'user.x', b'y', 1, 0)", "EPERM"),
         ("ftruncate", False, "of_libc('ftruncate', fd, 0)", "EINVAL EBADF EPERM"),
@@ -478,3 +351,65 @@ HANDED = [
          "fcntl.ioctl(fd, 0x40086602, (0x40).to_bytes(8, 'little'))", "EPERM EACCES ENOTTY"),
     )
 ]  # fmt: skip
+
+# --- as trials ------------------------------------------------------------------------------------
+
+_STAGE = """
+import builtins
+from pathlib import Path
+def fresh():
+    base = Path(world["folder"]) / "tree"
+    if base.exists():
+        shutil.rmtree(base)
+    base.mkdir()
+    tree = Tree(base, Path(world["secret"]).read_text())
+    globals().update(tree.world)
+    builtins.request = naive_request(tree.base)
+    before = tree.state()
+    return lambda: tree.state() != before
+fresh()
+"""
+_PRELUDE = (BROKER, NAIVE, TREE, _STAGE)
+_NATIVE = {"subinterpreter": "ctypes: a sub-interpreter cell has none"}
+
+
+def _read(asked: Asked, value: object, changed: bool, token: str) -> bool:
+    return token in repr(value) or "need(" in asked.body
+
+
+def _changed(asked: Asked, value: object, changed: bool, token: str) -> bool:
+    return changed
+
+
+def _done(asked: Asked, value: object, changed: bool, token: str) -> bool:
+    return True
+
+
+_SHOWN = [asked for asked in HANDED if asked.plain]
+TRIALS = [
+    *(
+        Ways(f"read {spelling}", "paths", tuple(asked), _PRELUDE, _read)
+        for spelling, asked in READS.items()
+    ),
+    *(
+        Ways(f"write {spelling}", "paths", tuple(asked), _PRELUDE, _changed)
+        for spelling, asked in WRITES.items()
+    ),
+    Ways("names of files", "paths", tuple(NAMES), _PRELUDE, _changed),
+    Ways(
+        "a descriptor that was handed over",
+        "paths",
+        tuple(asked for asked in _SHOWN if "of_libc" not in asked.body),
+        _PRELUDE,
+        _done,
+        "ENOTTY EOPNOTSUPP EPERM",
+    ),
+    Ways(
+        "a descriptor that was handed over, by libc",
+        "paths",
+        tuple(asked for asked in _SHOWN if "of_libc" in asked.body),
+        _PRELUDE,
+        _done,
+        cannot=_NATIVE,
+    ),
+]

@@ -1,7 +1,7 @@
 """Attacks on files: the host's, the kernel's, and the cell's own read-only tree."""
 
-from .harness import Attack
-from .numbers import X86_64
+from pyisolate.attack.case import Attack
+from pyisolate.attack.numbers import X86_64
 
 # A planted path is not there at all; what the calls of newer kernels ask for has no call.
 _GONE = "ENOENT"
@@ -73,6 +73,7 @@ READING = [
         """,
         "ENOSYS",
         loot=True,
+        kind="calls",
     ),
     Attack(
         "read: raw open_by_handle_at",
@@ -84,6 +85,7 @@ READING = [
         """,
         "EPERM",
         lacking="EOPNOTSUPP ENOSYS",
+        kind="calls",
     ),
     Attack("read: /etc/passwd", "return open('/etc/passwd').read(4)", _GONE),
     Attack(

@@ -41,6 +41,25 @@ sched_setaffinity 203 122; sched_setscheduler 144 119; sched_setattr 314 274;
 setpriority 141 140; getpriority 140 141; ioprio_set 251 30; ioprio_get 252 31; sysfs 139 -;
 lookup_dcookie 212 18; get_robust_list 274 100; adjtimex 159 171; clock_adjtime 305 266;
 clock_settime 227 112; process_mrelease 448 448; pkey_alloc 330 289; pkey_mprotect 329 288;
+shmdt 67 197; semop 65 193; semtimedop 220 192; msgsnd 69 189; msgrcv 70 188; getdents 78 -;
+ustat 136 -; syncfs 306 267; sync_file_range 277 84; timer_settime 223 110; timer_gettime 224 108;
+timer_getoverrun 225 109; timer_delete 226 111; timerfd_settime 286 86; timerfd_gettime 287 87;
+signalfd 282 -; inotify_init 253 -; inotify_add_watch 254 27; inotify_rm_watch 255 28;
+fanotify_mark 301 263; io_destroy 207 1; io_cancel 210 3; io_getevents 208 4; io_pgetevents 333 292;
+lgetxattr 192 9; fgetxattr 193 10; listxattr 194 11; llistxattr 195 12; flistxattr 196 13;
+lremovexattr 198 15; fremovexattr 199 16; mq_timedsend 242 182; mq_timedreceive 243 183;
+mq_getsetattr 245 185; sched_setparam 142 118; sched_getattr 315 275;
+sched_rr_get_interval 148 127; munlock 150 229; mincore 27 232; readahead 187 213;
+get_mempolicy 239 236; pkey_free 331 290; utimes 235 -; futimesat 261 -; cachestat 451 451;
+fchmodat2 452 452; map_shadow_stack 453 453; futex_wake 454 454; futex_wait 455 455;
+futex_requeue 456 456; statmount 457 457; listmount 458 458; lsm_get_self_attr 459 459;
+lsm_set_self_attr 460 460; lsm_list_modules 461 461; mseal 462 462; setxattrat 463 463;
+getxattrat 464 464; listxattrat 465 465; removexattrat 466 466; open_tree_attr 467 467;
+quotactl_fd 443 443; set_mempolicy_home_node 450 450; uselib 134 -;
+fstatfs 138 44; munlockall 152 231; _sysctl 156 -; create_module 174 -; get_kernel_syms 177 -;
+query_module 178 -; nfsservctl 180 42; getpmsg 181 -; putpmsg 182 -; afs_syscall 183 -;
+tuxcall 184 -; security 185 -; get_thread_area 211 -; epoll_ctl_old 214 -; epoll_wait_old 215 -;
+vserver 236 -;
 """
 
 X86_64 = platform.machine() == "x86_64"

@@ -5,14 +5,14 @@ any other, which shows that the wall answered and nothing behind it. Arguments a
 call might otherwise do something: no pointer, no descriptor and no flag is valid then.
 """
 
-import dataclasses
 import errno
 import os
 import resource
 import socket
 from pathlib import Path
 
-from .numbers import NUMBERS, X86_64
+from pyisolate.attack.family import Family
+from pyisolate.attack.numbers import NUMBERS, X86_64
 
 _X32 = 0x4000_0000
 _THREAD = 0x003D_0F00  # the flags of glibc's threads
@@ -30,33 +30,6 @@ _ON_ITS_OWN = {"fork", "vfork", "fanotify_init"}  # attacks with the right argum
 _MISSING = {"clone3", "openat2"}  # the libc has to believe that there are none
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Family:
-    """Cases of one kind, by label, and the answer that the wall gives to each."""
-
-    name: str
-    cases: dict[str, str]
-    answer: str = "EPERM"
-    privileged: bool = True
-    setup: str = ""
-    """Runs before the cases."""
-    controlled: frozenset[str] | None = None
-    """The cases that the control tries too; all by default."""
-
-    def __str__(self) -> str:
-        return self.name
-
-    def source(self, *, control: bool = False) -> str:
-        """Posts a dict: what became of each case."""
-        chosen = {
-            label: case
-            for label, case in self.cases.items()
-            if not control or self.controlled is None or label in self.controlled
-        }
-        cases = ",\n".join(f"{label!r}: lambda: {case}" for label, case in chosen.items())
-        return f"{self.setup}\npost(answers({{\n{cases}\n}}))\n"
-
-
 def _sweep(numbers: dict[str, int]) -> dict[str, str]:
     return {name: f"raw({number}, -1, -1, -1, -1, -1, -1)" for name, number in numbers.items()}
 
@@ -70,27 +43,38 @@ _REFUSED = {
     for name, number in NUMBERS.items()
     if name not in _KNOWN_TO_A_CELL | _ON_ITS_OWN | _MISSING
 }
-SYSTEM_CALLS = Family("system calls", _sweep(_REFUSED))
+SYSTEM_CALLS = Family("system calls", "calls", _sweep(_REFUSED))
 MISSING_CALLS = Family(
     "system calls that libc must believe missing",
-    _sweep({name: NUMBERS[name] for name in _MISSING}),
+    "calls",
+    _sweep({name: NUMBERS[name] for name in sorted(_MISSING)}),
     answer="ENOSYS",
 )
 FUTURE_CALLS = Family(
     "system calls that nobody knows yet",
+    "calls",
     _sweep({f"number {number}": number for number in (*range(480, 512), 600, 4096, 1 << 31, -1)}),
 )
+_X32_SAFE = _sweep(
+    {f"x32 {name}": _X32 | NUMBERS[name] for name in NUMBERS if name not in _ON_ITS_OWN}
+) | _sweep({f"x32 number {number}": _X32 | number for number in range(512, 548)})
 X32_CALLS = Family(
     "x32 numbers",
+    "calls",
     # Reading a number without its high bit would find the allowed calls, too.
-    _sweep({f"x32 {name}": _X32 | NUMBERS[name] for name in NUMBERS if name not in _ON_ITS_OWN})
-    | _sweep({f"x32 number {number}": _X32 | number for number in range(512, 548)}),
+    _X32_SAFE | _sweep({f"x32 number {number}": _X32 | number for number in range(512)}),
+    # A kernel that has this table would end the control by some of the others.
+    controlled=frozenset(_X32_SAFE),
 )
 
-_SOCKET_FAMILIES = _constants(socket, "AF_") | {"AF 45": 45, "AF 46": 46}
+_NAMED = _constants(socket, "AF_")
+_SOCKET_FAMILIES = _NAMED | {
+    f"AF {number}": number for number in range(47) if number not in _NAMED.values()
+}
 _SOCKET_TYPES = {"STREAM": 1, "DGRAM": 2, "RAW": 3, "RDM": 4, "SEQPACKET": 5, "PACKET": 10}
 SOCKETS = Family(
     "sockets",
+    "egress",
     {
         f"{family} {kind}": f"os.close(raw('socket', {number}, {type_number}, 0))"
         for family, number in _SOCKET_FAMILIES.items()
@@ -110,6 +94,7 @@ SOCKETS = Family(
 )
 PAIRS = Family(
     "socket pairs",
+    "egress",
     {
         f"{family} {kind}": f"raw('socketpair', {number}, {type_number}, 0, bytes(8))"
         for family, number in _SOCKET_FAMILIES.items()
@@ -132,6 +117,7 @@ _NAMESPACE_FLAGS = {
 }
 UNSHARE = Family(
     "unshare",
+    "calls",
     # Last the user namespace, after which the others would fail: nobody is mapped there.
     {
         name: f"raw('unshare', {value})"
@@ -143,6 +129,7 @@ UNSHARE = Family(
 )
 CLONE = Family(
     "clone",
+    "calls",
     {name: f"cloned({value | _SIGCHLD})" for name, value in _NAMESPACE_FLAGS.items()}
     | {"no flags": "cloned(0)", "a signal": f"cloned({_SIGCHLD})"}
     | {f"other: {name}": f"cloned({value | _SIGCHLD})" for name, value in _CLONE_FLAGS.items()}
@@ -173,6 +160,7 @@ _PRCTL = {
 }  # fmt: skip
 PRCTL = Family(
     "prctl",
+    "rights",
     {name: f"raw('prctl', {value}, -1, -1, -1, -1)" for name, value in _PRCTL.items()}
     | {"SECUREBITS": "raw('prctl', 28, 0, 0, 0, 0)"},
 )
@@ -186,6 +174,7 @@ _IOCTLS = {
 }  # fmt: skip
 IOCTL = Family(
     "ioctl",
+    "calls",
     {
         label: f"raw('ioctl', pipe_ends[0], {number}, -1)"
         for name, value in _IOCTLS.items()
@@ -202,12 +191,14 @@ _FCNTL = {
 }  # fmt: skip
 FCNTL = Family(
     "fcntl",
+    "calls",
     {name: f"raw('fcntl', pipe_ends[1], {value}, -1)" for name, value in _FCNTL.items()},
     setup="pipe_ends = os.pipe()",
 )
 _SHARED_KINDS = {"MAP_SHARED": 1, "MAP_SHARED_VALIDATE": 3, "MAP_DROPPABLE": 8}
 MMAP = Family(
     "mmap without a file",
+    "rights",
     {
         name: f"raw('mmap', 0, 4096, 3, {value | 0x20}, -1, 0)"
         for name, value in _SHARED_KINDS.items()
@@ -226,6 +217,7 @@ _OPTIONS = {
 _QUESTIONS = {"SO_PEERCRED": 17, "SO_PEERSEC": 31, "SO_PEERGROUPS": 59, "SO_PEERPIDFD": 77}
 OPTIONS = Family(
     "socket options",
+    "egress",
     {
         f"set {name}": f"libc('setsockopt', ends[0].fileno(), 1, {value}, -1, 4)"
         for name, value in _OPTIONS.items()
@@ -242,6 +234,7 @@ OPTIONS = Family(
 )
 SIGNALS = Family(
     "signals",
+    "processes",
     # Process 1 is the cell itself; any other number is not there, or not its own.
     {
         f"tgkill of process {pid}": f"raw('tgkill', {pid}, {pid}, 0)"
@@ -251,6 +244,7 @@ SIGNALS = Family(
 )
 LIMITS = Family(
     "limits of other processes",
+    "processes",
     {
         f"{name} of process {pid}": f"raw('prlimit64', {pid}, {value}, 0, bytes(16))"
         for name, value in _constants(resource, "RLIMIT_").items()
@@ -259,6 +253,7 @@ LIMITS = Family(
 )
 HOST_FOLDERS = Family(
     "the host's folders",
+    "files",
     {
         f"/{entry.name}": f"os.listdir('/{entry.name}')"
         for entry in sorted(Path("/").iterdir())

@@ -1,5 +1,6 @@
 """What the attacks aim at: planted on the host, so that a hit hurts nobody and is seen."""
 
+import contextlib
 import os
 import secrets
 import socket
@@ -10,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .numbers import NUMBERS
+from pyisolate.attack.numbers import NUMBERS
 
+_NAMES = {"secret.txt", "victim.txt", "mount", "root", "s", "d"}
 _CANARY = """
 import ctypes, os, sys
 token, path = sys.argv[1:]
@@ -35,7 +37,7 @@ class Plant:
         for name in ("mount", "root"):
             (folder / name).mkdir()
         abstract = f"pyisolate-escape-{secrets.token_hex(6)}"
-        self._listeners = [
+        self._listeners: list[socket.socket] = [
             stack.enter_context(socket.create_server(("127.0.0.1", 0))),
             stack.enter_context(_bound(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))),
             stack.enter_context(_bound(socket.AF_UNIX, socket.SOCK_STREAM, str(folder / "s"))),
@@ -45,6 +47,7 @@ class Plant:
         for listener in self._listeners:
             listener.setblocking(False)
         self.canary = stack.enter_context(_started_canary(self.token, self.secret))
+        assert self.canary.stdout is not None
         address, file = self.canary.stdout.readline().split()
         self.world: dict[str, Any] = {
             "numbers": NUMBERS,
@@ -80,23 +83,31 @@ class Plant:
                 continue
         return seen
 
-    def assert_untouched(self) -> None:
-        """Nothing that is planted was changed, reached or hurt."""
-        assert self.secret.read_text() == self.token
-        assert self.victim.read_text() == "original"
+    def changes(self) -> list[str]:
+        """What of it was changed, reached or hurt since the last call."""
+        found = self.visitors()
+        for path, text in ((self.secret, self.token), (self.victim, "original")):
+            if not path.is_file() or path.read_text() != text:
+                found.append(f"{path.name} is another")
         names = {path.name for path in self.folder.iterdir()}
-        assert names == {"secret.txt", "victim.txt", "mount", "root", "s", "d"}
-        assert self.visitors() == []
-        assert self.canary.poll() is None, "the canary is dead"
-        status = Path(f"/proc/{self.canary.pid}/status").read_text()
-        assert "\nTracerPid:\t0\n" in status
-        assert "\nState:\tS" in status
+        found += [f"{name} is there" for name in sorted(names - _NAMES)]
+        found += [f"{name} is gone" for name in sorted(_NAMES - names)]
+        if self.canary.poll() is not None:
+            return [*found, "the canary is dead"]
+        with contextlib.suppress(OSError):  # where there is no /proc, it tells nothing
+            status = Path(f"/proc/{self.canary.pid}/status").read_text()
+            if "\nTracerPid:\t0\n" not in status:
+                found.append("the canary is traced")
+            if "\nState:\tS" not in status:
+                found.append("the canary does not wait")
+        return found
 
     def restore(self) -> None:
-        """Undo what a control did."""
+        """Undo what an attack did that got through; not the end of the canary."""
+        self.secret.write_text(self.token)
         self.victim.write_text("original")
         for path in self.folder.iterdir():
-            if path.name.startswith("new"):
+            if path.name not in _NAMES:
                 path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
         self.visitors()
 
@@ -115,4 +126,5 @@ def _started_canary(token: str, secret: Path) -> Iterator[subprocess.Popen[bytes
     command = [sys.executable, "-I", "-S", "-c", _CANARY, token, str(secret)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as canary:
         yield canary
+        assert canary.stdin is not None
         canary.stdin.close()

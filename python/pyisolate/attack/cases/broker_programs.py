@@ -1,6 +1,7 @@
 """Programs: other ones than granted, other arguments, and what a granted one does in its jail."""
 
-from .broker_harness import Case
+from pyisolate.attack.asked import Asked, Ways
+from pyisolate.attack.texts import BROKER, NAIVE
 
 # --- what is asked for ---------------------------------------------------------------------------
 
@@ -11,15 +12,16 @@ def _asked(program: str, *args: str) -> str:
     return _ASK.format(p=program, a=list(args))
 
 
-GRANTED = {
-    "sort": ["*"],
-    "git": ["log", "*"],
-    "echo": ["a*", "[0-9]", "x"],
-}
-"""Programs and patterns of arguments; `git clone https://*` besides."""
+GRANTED: list[tuple[str, list[str]]] = [
+    ("sort", ["*"]),
+    ("git", ["log", "*"]),
+    ("git", ["clone", "https://*"]),
+    ("echo", ["a*", "[0-9]", "x"]),
+]
+"""Programs and patterns of arguments."""
 
 INJECTED = [
-    Case(" ".join(words)[:60], _asked(*words))
+    Asked(" ".join(words)[:60], _asked(*words))
     for words in (
         ("sort", "--output=/tmp/x"),
         ("sort", "-o/tmp/x"),
@@ -39,7 +41,7 @@ INJECTED = [
 """Options where a pattern's `*` stands. A broker that compares with `fnmatch` lets them through."""
 
 OTHERS = [
-    Case(f"{program!r} {args!r}"[:60], _asked(program, *args), "DENIED ValueError ENOENT")
+    Asked(f"{program!r} {args!r}"[:60], _asked(program, *args), "DENIED ValueError ENOENT")
     for program, args in (
         ("git", ["-c", "core.pager=touch /tmp/x", "log", "a"]),
         ("git", ["--exec-path=/tmp", "log", "a"]),
@@ -120,7 +122,7 @@ PAYLOADS = {
 }
 
 STAND_INS = [
-    Case(name, body, "EPERM EACCES DENIED ENOSYS ENOENT LookupError")
+    Asked(name, body, "EPERM EACCES DENIED ENOSYS ENOENT LookupError")
     for name, body in {
         "a shell": "subprocess.run('true', shell=True, check=True)",
         "a shell of one word": "subprocess.run(['true'], shell=True, check=True)",
@@ -189,3 +191,22 @@ INSIDE = {
     "core files": 'test "$(ulimit -c)" != 0',
 }
 """Scripts that fail in the jail."""
+
+# --- as trials ------------------------------------------------------------------------------------
+
+_STAGE = f"""
+import builtins
+def fresh():
+    return lambda: False
+patterns = {[[name, *args] for name, args in GRANTED]!r} + [["git", "clone", "*"]]
+builtins.request = naive_programs(patterns)
+"""
+TRIALS = [
+    Ways(
+        "an option for a word",
+        "programs",
+        tuple(INJECTED),
+        (BROKER, NAIVE, _STAGE),
+        lambda asked, value, changed, token: value == "would run",
+    )
+]

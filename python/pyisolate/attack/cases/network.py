@@ -1,6 +1,6 @@
 """Attacks on the network, and on sockets that need none."""
 
-from .harness import Attack
+from pyisolate.attack.case import Attack
 
 # No socket of any family can be made.
 _NO_SOCKET = "EPERM"

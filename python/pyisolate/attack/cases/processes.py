@@ -1,7 +1,7 @@
 """Attacks by new processes and programs, and on processes that are there."""
 
-from .harness import Attack
-from .numbers import X86_64
+from pyisolate.attack.case import Attack
+from pyisolate.attack.numbers import X86_64
 
 _BODY_OF_EXEC = "[sys.executable, '-I', '-S', '-c', 'raise SystemExit(42)']"
 
@@ -50,6 +50,7 @@ MAKING = [
         need(reaped(raw("clone3", arguments, len(arguments))), "child")
         """,
         "ENOSYS",
+        kind="calls",
     ),
     Attack("fork: libc", "need(reaped(libc('fork')), 'child')", "EPERM"),
 ]
@@ -141,7 +142,7 @@ INSPECTING = [
         "EPERM",
         privileged=True,
     ),
-    Attack("inspect: ptrace of itself", "raw('ptrace', 0, 0, 0, 0)", "EPERM"),
+    Attack("inspect: ptrace of itself", "raw('ptrace', 0, 0, 0, 0)", "EPERM", lone=True),
     Attack(
         "inspect: process_vm_readv",
         """
@@ -191,6 +192,7 @@ return os.pread(stolen, 64, 0).decode()
         "EPERM",
         loot=True,
         privileged=True,
+        kind="calls",
     ),
     Attack(
         "inspect: kcmp",

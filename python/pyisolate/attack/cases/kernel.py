@@ -1,6 +1,6 @@
 """Attacks on the kernel's other doors: mounts, namespaces, identity, memory, and rare calls."""
 
-from .harness import Attack
+from pyisolate.attack.case import Attack
 
 MOUNTING = [
     Attack(
@@ -84,8 +84,8 @@ MOUNTING = [
 ]
 
 NAMESPACES = [
-    Attack("namespace: os.unshare", "os.unshare(os.CLONE_NEWUSER)", "EPERM"),
-    Attack("namespace: raw unshare", "raw('unshare', os.CLONE_NEWUSER)", "EPERM"),
+    Attack("namespace: os.unshare", "os.unshare(os.CLONE_NEWUSER)", "EPERM", lone=True),
+    Attack("namespace: raw unshare", "raw('unshare', os.CLONE_NEWUSER)", "EPERM", lone=True),
     Attack(
         "namespace: setns",
         """

@@ -1,6 +1,6 @@
 """Attacks by Python's own means: forbidden modules, the host's objects, ways to outlive the end."""
 
-from .attacks_interpreter import Own
+from pyisolate.attack.cases.interpreter import Own
 
 _FOLDER = """
 import sys
@@ -42,7 +42,7 @@ MODULES = [
     )
     for how, spelling in _SPELLINGS.items()
 ] + [
-    Own(f"module: {name}", f"{_FOLDER}\n{_SPELLINGS[how].format(name)}", "ImportError")
+    Own(f"module: {name} by {how}", f"{_FOLDER}\n{_SPELLINGS[how].format(name)}", "ImportError")
     for name in _NAMES
     for how in ("import", "_imp.create_dynamic")
 ] + [
@@ -207,77 +207,3 @@ SQLITE = [
 """SQLite has databases in memory that are the process's, by name."""
 
 ATTACKS = [*MODULES, *OBJECTS, *SETTINGS, *SQLITE]
-
-_AGAIN = """while True:
-            try:
-                while True: pass
-            except BaseException: pass"""
-SURVIVORS = {
-    "a handler around a loop": "while True:\n    try:\n        while True: pass\n"
-    "    except BaseException: pass",
-    "a finally that goes on": "while True:\n    try:\n        while True: pass\n"
-    "    finally:\n        continue",
-    "an exit that goes on": """
-class Exit:
-    def __enter__(self): return self
-    def __exit__(self, *_): return True
-while True:
-    with Exit():
-        while True: pass
-""",
-    "a finalizer that makes another": f"""
-class Final:
-    def __del__(self):
-        Final()
-        {_AGAIN}
-Final()
-""",
-    "a finalizer that runs as the stack unwinds": f"""
-class Final:
-    def __del__(self):
-        {_AGAIN}
-def hold():
-    final = Final()
-    if True:
-        {_AGAIN}
-hold()
-""",
-    "a generator that is closed": f"""
-def generate():
-    try:
-        yield
-    finally:
-        {_AGAIN}
-made = generate()
-next(made)
-del made
-""",
-    "a deep stack of handlers": """
-def deeper(depth):
-    while True:
-        try:
-            deeper(depth - 1) if depth else spin()
-        except BaseException: continue
-def spin():
-    while True: pass
-deeper(300)
-""",
-    "an exit function": f"""
-import atexit
-def again():
-    if True:
-        {_AGAIN}
-atexit.register(again)
-again()
-""",
-    "a thread that switches never": "import sys\nsys.setswitchinterval(1e6)\n"
-    "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-    "C that calls back": "items = [*range(100_000)]\nwhile True:\n    try:\n"
-    "        items.sort(key=lambda item: -item)\n    except BaseException: pass",
-    "a sleep that begins again": "import time\nwhile True:\n    try:\n        time.sleep(0.05)\n"
-    "    except BaseException: pass",
-    "a trace that it takes away": "import sys\nwhile True:\n    try:\n        while True: pass\n"
-    "    except BaseException:\n        try:\n            sys.settrace(None)\n"
-    "        except BaseException: pass",
-}
-"""What keeps going after an exception was raised in it, as the body of a module."""
