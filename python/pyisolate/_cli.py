@@ -11,10 +11,14 @@ from pyisolate._supervisor import _describe
 def main() -> int:
     """Run the command with this process's arguments; returns its exit status."""
     if sys.argv[1:2] == ["conformance"]:
-        # The suite drives the Python face, so Python runs it. Only here: it takes long to import.
+        # The suites drive the Python face, so Python runs them. Only here: they are long to import.
         from pyisolate.conformance import command
 
         return command.main(sys.argv[2:])
+    if sys.argv[1:2] == ["attack"]:
+        from pyisolate.attack import command as attack_command
+
+        return attack_command.main(sys.argv[2:])
     # Python would only note a Ctrl-C and act on it once the command has returned. This way it
     # ends the process at once, and every cell dies with its host.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

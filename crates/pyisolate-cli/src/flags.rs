@@ -24,18 +24,26 @@ pub(crate) enum Command {
     Policy(Policy),
     Journal(Journal),
     Doctor(Doctor),
-    Conformance(Conformance),
+    /// Show on this host that a backend keeps the contract.
+    ///
+    /// Several hundred small programs drive the seven operations, and what the host sees must be,
+    /// byte for byte, what is recorded for every backend. The suite drives the Python package,
+    /// which runs it: this is there wherever `pip` installed PyIsolate. Its own --help says more.
+    #[command(disable_help_flag = true)]
+    Conformance(Suite),
+    /// Attack a backend on this host, and show what held.
+    ///
+    /// Each attack is run in a cell, and as a control without the wall in throw-away namespaces.
+    /// The suite drives the Python package, which runs it: this is there wherever `pip` installed
+    /// PyIsolate. Its own --help says more.
+    #[command(disable_help_flag = true)]
+    Attack(Suite),
 }
 
-/// Show on this host that a backend keeps the contract.
-///
-/// Several hundred small programs drive the seven operations, and what the host sees must be, byte
-/// for byte, what is recorded for every backend. The suite drives the Python package, which runs
-/// it: this is there wherever `pip` installed PyIsolate. Its own --help says more.
+/// What is passed on to a suite.
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Conformance {
-    /// What the Python package takes: --backend, -k, --list, --json, --transcripts
+pub(crate) struct Suite {
+    /// What the Python package takes; see the suite's own --help
     #[arg(value_name = "FLAGS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) words: Vec<String>,
 }
@@ -185,6 +193,7 @@ Examples:
   pyisolate policy learn run.journal -o policy.yml
   pyisolate journal verify run.journal
   pyisolate conformance --backend process
+  pyisolate attack --backend process
 
 `pyisolate run --help` says what the script sees and what the exit status tells.";
 

@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 mod answer;
-mod conformance;
 mod doctor;
 mod flags;
 mod human;
@@ -31,6 +30,7 @@ mod secret;
 mod show;
 mod source;
 mod status;
+mod suite;
 mod text;
 
 use std::sync::Arc;
@@ -67,6 +67,7 @@ pub fn run(
         Command::Policy(flags) => policy::run(&flags),
         Command::Journal(flags) => journal::run(&flags),
         Command::Doctor(flags) => doctor::run(&flags, environment, interpreters),
-        Command::Conformance(flags) => conformance::refuse(&flags).code(),
+        Command::Conformance(flags) => suite::refuse("conformance", &flags).code(),
+        Command::Attack(flags) => suite::refuse("attack", &flags).code(),
     }
 }
