@@ -104,7 +104,8 @@ def _policy(base: Path) -> Policy:
 _LOOP = """
 import time
 seen, asked, end = {{}}, 0, time.monotonic() + {seconds}
-while time.monotonic() < end:
+# A busy machine gets the time that it needs to try often enough.
+while time.monotonic() < end or asked <= {least}:
     for _ in range(20):
         asked += 1
         try: got = {body}
@@ -122,7 +123,7 @@ def test_no_byte_gets_through_a_race(race: Race, supervisor: pyisolate.Superviso
     try:
         held.run("post(attempt(lambda: 1))")
         with _swapping(base / race.swapped, link) as rounds:
-            kind, told = held.attempt(_LOOP.format(body=race.body, seconds=SECONDS))
+            kind, told = held.attempt(_LOOP.format(body=race.body, seconds=SECONDS, least=200))
         assert kind == "done", told
         asked, seen = told
         assert not any(isinstance(got, bytes) and b"secret" in got for got, _ in seen), seen
@@ -182,7 +183,9 @@ def test_nothing_is_changed_outside_by_a_race(
     try:
         held.run("post(attempt(lambda: 1))")
         with _swapping(base / swapped, link):
-            kind, told = held.attempt(_LOOP.format(body=f"str({body})[:9]", seconds=SECONDS / 2))
+            kind, told = held.attempt(
+                _LOOP.format(body=f"str({body})[:9]", seconds=SECONDS / 2, least=50)
+            )
         assert kind == "done", told
         assert told[0] > 50
         held.assert_alive()
