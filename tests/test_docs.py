@@ -267,7 +267,8 @@ def rows(document, key):
 
 def amount(text):
     number, _, unit = text.replace(",", "").partition(" ")
-    return int(number) * {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[unit]
+    value = float(number) if "." in number else int(number)
+    return value * {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[unit]
 
 
 def test_the_limits_are_those_of_the_command():
@@ -289,7 +290,7 @@ def test_the_limits_are_those_of_the_command():
         Policy().limit(**{name: least})
         if least:
             with pytest.raises(ValueError, match=f"outside {least}"):
-                Policy().limit(**{name: least - 1})
+                Policy().limit(**{name: least - (1 if least >= 1 else least / 10)})
 
 
 def test_the_table_of_templates_is_theirs():

@@ -200,6 +200,11 @@ class Stats:
         """Requests that were refused."""
 
     @property
+    def throttled_ms(self) -> int:
+        """For how long rates made it wait, in milliseconds: `cpu_rate_max`,
+        `output_bytes_per_second`, `requests_per_second_max`."""
+
+    @property
     def abandoned(self) -> bool:
         """It was a sub-interpreter's and could not be ended, in a call into C that does not return:
         its thread and its memory stay until this process ends."""
@@ -281,7 +286,7 @@ class Supervisor:
     def spawn(
         self,
         name: str,
-        limits: Mapping[str, int],
+        limits: Mapping[str, float],
         imports: list[str],
         trusted: list[type],
         template: Template | None = None,
@@ -325,7 +330,7 @@ class Policy:
     def with_rules(self, effect: str, rules: Sequence[tuple[str, Mapping[str, Any]]]) -> Policy: ...
     def extended(self, more: Policy) -> Policy: ...
     def rules(self) -> list[tuple[Literal["allow", "deny"], str, dict[str, Any]]]: ...
-    def limits(self) -> dict[str, int]: ...
+    def limits(self) -> dict[str, float]: ...
     def to_yaml(self) -> str: ...
     def to_toml(self) -> str: ...
     def to_json(self) -> str: ...

@@ -106,10 +106,14 @@ class Supervisor:
         require: Require | None = None,
         wall_time_ms: int | None = None,
         cpu_ms: int | None = None,
+        cpu_rate_max: float | None = None,
         mem_bytes: int | None = None,
         output_bytes_max: int | None = None,
+        output_bytes_per_second: int | None = None,
         message_bytes_max: int | None = None,
         unread_bytes_max: int | None = None,
+        unread_messages_max: int | None = None,
+        requests_per_second_max: int | None = None,
         open_files_max: int | None = None,
         child_work_max: int | None = None,
         network_ops_max: int | None = None,
@@ -137,15 +141,19 @@ class Supervisor:
         `require`: which layers must hold, instead of what the supervisor requires;
         `ConfinementError` if one does not, before any guest code runs.
 
-        Limits, each on by default and each with an error of its own; one that is given here wins
-        over the policy's:
+        Limits, each but `cpu_rate_max` on by default; a cell that reaches one with an error is
+        ended, and past a rate it waits. One that is given here wins over the policy's:
 
         - `wall_time_ms` (60,000): wall time of one `exec` or `call`; `WallTimeExceeded`
         - `cpu_ms` (60,000): CPU time of the cell's life; `CPUExceeded`
+        - `cpu_rate_max` (none): cores that it may keep busy, such as 0.5; process cells alone
         - `mem_bytes` (512 MiB): memory of its own, page tables included; `MemoryExceeded`
         - `output_bytes_max` (16 MiB): printed and logged over the cell's life; `OutputExceeded`
+        - `output_bytes_per_second` (16 MiB): of that a second, one second's saved up
         - `message_bytes_max` (128 MiB): one message; the sender gets a `ValueError`
         - `unread_bytes_max` (256 MiB): sent and not received; past it the guest waits
+        - `unread_messages_max` (250,000): the same by number
+        - `requests_per_second_max` (50,000): requests a second, one second's saved up
         - `open_files_max` (64): descriptors; `OpenFilesExceeded`
         - `child_work_max` (16): threads; `ChildWorkExceeded`
         - `network_ops_max` (1,000): connections and HTTP requests; `NetworkExceeded`
@@ -159,10 +167,14 @@ class Supervisor:
         limits = {
             "wall_time_ms": wall_time_ms,
             "cpu_ms": cpu_ms,
+            "cpu_rate_max": cpu_rate_max,
             "mem_bytes": mem_bytes,
             "output_bytes_max": output_bytes_max,
+            "output_bytes_per_second": output_bytes_per_second,
             "message_bytes_max": message_bytes_max,
             "unread_bytes_max": unread_bytes_max,
+            "unread_messages_max": unread_messages_max,
+            "requests_per_second_max": requests_per_second_max,
             "open_files_max": open_files_max,
             "child_work_max": child_work_max,
             "network_ops_max": network_ops_max,

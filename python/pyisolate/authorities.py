@@ -219,7 +219,7 @@ class Limit(Authority):
 
     kind: ClassVar[str] = "limit"
     name: str
-    value: int
+    value: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,13 @@ class ProtocolViolation(CellDied):
 class LimitExceeded(CellDied):
     """The cell used up a limit, and was killed."""
 
+    limit: str = ""
+    """The limit, by its keyword in `spawn`."""
+    allowed: float = 0
+    """The limit's value, in the unit of its keyword."""
+    reached: float | None = None
+    """What was reached when the host looked; `None` where the kernel refused the excess first."""
+
 
 class WallTimeExceeded(LimitExceeded):
     """An operation took longer than `wall_time_ms`."""

@@ -85,8 +85,8 @@ class LimitChange:
     """One limit that differs between two policies."""
 
     limit: str
-    old: int
-    new: int
+    old: float
+    new: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class Policy:
         """With so much CPU time for the cell's life."""
         return self.grant(CpuBudget(ms))
 
-    def limit(self, **limits: int) -> Self:
+    def limit(self, **limits: float) -> Self:
         """With these limits, by their keywords in `spawn`."""
         return self.grant(*(Limit(name, value) for name, value in limits.items()))
 
@@ -250,7 +250,7 @@ class Policy:
         )
 
     @property
-    def limits(self) -> dict[str, int]:
+    def limits(self) -> dict[str, float]:
         """The limits that it sets, by their keywords in `spawn`."""
         return self._inner.limits()
 

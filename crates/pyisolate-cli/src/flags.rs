@@ -133,17 +133,21 @@ pub(crate) struct Run {
     #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limits::setting)]
     #[arg(long_help = "What the script may use. Values take units: ms, s, m, h; KiB, MiB, GiB, \
                        kB, MB, GB. Each is on by default:\n\
-                       \n  wall_time_ms=60s           from its start to its end\
-                       \n  cpu_ms=60s                 CPU time of all its threads\
-                       \n  mem_bytes=512MiB           memory of its own\
-                       \n  output_bytes_max=16MiB     printed and logged in all\
-                       \n  message_bytes_max=128MiB   one message, either way\
-                       \n  unread_bytes_max=256MiB    sent and not printed yet\
-                       \n  open_files_max=64          open descriptors\
-                       \n  child_work_max=16          threads\
-                       \n  network_ops_max=1000       connections and HTTP requests\
-                       \n  network_bytes_max=256MiB   over the network, both ways\
-                       \n  disk_bytes_max=1GiB        written to files")]
+                       \n  wall_time_ms=60s                from its start to its end\
+                       \n  cpu_ms=60s                      CPU time of all its threads\
+                       \n  cpu_rate_max=1000               cores that it may keep busy, such as 0.5\
+                       \n  mem_bytes=512MiB                memory of its own\
+                       \n  output_bytes_max=16MiB          printed and logged in all\
+                       \n  output_bytes_per_second=16MiB   printed and logged a second\
+                       \n  message_bytes_max=128MiB        one message, either way\
+                       \n  unread_bytes_max=256MiB         sent and not printed yet\
+                       \n  unread_messages_max=250000      the same by number\
+                       \n  requests_per_second_max=50000   asked of the host a second\
+                       \n  open_files_max=64               open descriptors\
+                       \n  child_work_max=16               threads\
+                       \n  network_ops_max=1000            connections and HTTP requests\
+                       \n  network_bytes_max=256MiB        over the network, both ways\
+                       \n  disk_bytes_max=1GiB             written to files")]
     pub(crate) limits: Vec<Setting>,
 
     /// How long the script may run; short for --limit wall_time_ms=
@@ -247,7 +251,7 @@ Environment:
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use pyisolate_supervisor::Limits;
+    use pyisolate_supervisor::{LimitName, Limits};
 
     #[test]
     fn the_flags_are_consistent() {
@@ -264,7 +268,7 @@ mod tests {
             .lines()
             .filter_map(|line| limits::setting(line.split_whitespace().next()?).ok())
             .collect();
-        assert_eq!(said.len(), 11, "{help}");
+        assert_eq!(said.len(), LimitName::ALL.len(), "{help}");
         for setting in said {
             let limits = limits::apply(&[setting], Limits::default());
             assert_eq!(limits, Limits::default(), "{}", setting.name);

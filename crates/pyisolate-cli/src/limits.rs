@@ -1,31 +1,7 @@
 //! `--limit NAME=VALUE` and `--timeout SECONDS`.
 
+use pyisolate_supervisor::policy::{Unit, parse_thousandths};
 use pyisolate_supervisor::{LimitName, Limits};
-
-/// What a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
-    Milliseconds,
-    Bytes,
-    Count,
-}
-
-type Field = fn(&mut Limits) -> &mut u64;
-
-/// Every limit that can be set, with what it counts and where it is kept.
-const LIMITS: [(LimitName, Unit, Field); 11] = [
-    (LimitName::WallTime, Unit::Milliseconds, |limits| &mut limits.wall_time_ms),
-    (LimitName::Cpu, Unit::Milliseconds, |limits| &mut limits.cpu_ms),
-    (LimitName::Memory, Unit::Bytes, |limits| &mut limits.mem_bytes),
-    (LimitName::Output, Unit::Bytes, |limits| &mut limits.output_bytes),
-    (LimitName::Message, Unit::Bytes, |limits| &mut limits.message_bytes),
-    (LimitName::Unread, Unit::Bytes, |limits| &mut limits.unread_bytes),
-    (LimitName::OpenFiles, Unit::Count, |limits| &mut limits.open_files),
-    (LimitName::Threads, Unit::Count, |limits| &mut limits.threads),
-    (LimitName::NetworkOps, Unit::Count, |limits| &mut limits.network_ops),
-    (LimitName::NetworkBytes, Unit::Bytes, |limits| &mut limits.network_bytes),
-    (LimitName::DiskBytes, Unit::Bytes, |limits| &mut limits.disk_bytes),
-];
 
 /// How alike two names are before one is suggested for the other; of 1.
 const ALIKE: f64 = 0.75;
@@ -41,11 +17,11 @@ pub(crate) struct Setting {
 pub(crate) fn setting(text: &str) -> Result<Setting, String> {
     let (name, value) =
         text.split_once('=').ok_or("a limit is written NAME=VALUE, such as mem_bytes=256MiB")?;
-    let (name, unit, _) = LIMITS
-        .iter()
-        .find(|(known, ..)| known.as_str() == name.trim())
+    let name = LimitName::ALL
+        .into_iter()
+        .find(|known| known.as_str() == name.trim())
         .ok_or_else(|| unknown(name.trim()))?;
-    quantity(value.trim(), *unit, "").map(|value| Setting { name: *name, value })
+    quantity(value.trim(), name.unit(), "").map(|value| Setting { name, value })
 }
 
 /// Reads `--timeout`: seconds, or a number with a unit, as milliseconds.
@@ -56,20 +32,17 @@ pub(crate) fn timeout(text: &str) -> Result<u64, String> {
 /// Puts settings over what there is.
 pub(crate) fn apply(settings: &[Setting], mut limits: Limits) -> Limits {
     for setting in settings {
-        if let Some((.., field)) = LIMITS.iter().find(|(name, ..)| *name == setting.name) {
-            *field(&mut limits) = setting.value;
-        }
+        *limits.slot(setting.name) = setting.value;
     }
     limits
 }
 
 /// A value as it could be given, in the largest unit that divides it.
 pub(crate) fn write(name: LimitName, value: u64) -> String {
-    let unit = LIMITS.iter().find(|(known, ..)| *known == name).map_or(Unit::Count, |it| it.1);
-    let units: &[(&str, u64)] = match unit {
+    let units: &[(&str, u64)] = match name.unit() {
         Unit::Milliseconds => &[("s", 1000), ("", 1)],
         Unit::Bytes => &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)],
-        Unit::Count => &[("", 1)],
+        Unit::Count | Unit::Thousandths => return name.written(value),
     };
     let fits = |(_, size): &&(&str, u64)| value != 0 && value.is_multiple_of(*size);
     let (suffix, size) = units.iter().find(fits).unwrap_or(&("", 1));
@@ -81,8 +54,10 @@ fn unknown(name: &str) -> String {
         let begins = !name.is_empty() && known.starts_with(name);
         if begins { 1.0 } else { strsim::jaro_winkler(known, name) }
     };
-    let names = LIMITS.iter().map(|(known, ..)| known.as_str());
-    let best = names.clone().max_by(|a, b| like(a).total_cmp(&like(b))).unwrap_or_default();
+    let names = LimitName::ALL.into_iter().map(LimitName::as_str);
+    // Of two that begin alike, the shorter.
+    let better = |a: &&str, b: &&str| like(a).total_cmp(&like(b)).then(b.len().cmp(&a.len()));
+    let best = names.clone().max_by(better).unwrap_or_default();
     if like(best) >= ALIKE {
         format!("there is no limit '{name}'; did you mean '{best}'?")
     } else {
@@ -92,6 +67,9 @@ fn unknown(name: &str) -> String {
 
 /// A number with its unit; `bare` is the unit of one that has none.
 fn quantity(text: &str, unit: Unit, bare: &str) -> Result<u64, String> {
+    if unit == Unit::Thousandths {
+        return parse_thousandths(text).ok_or_else(|| wrong(text, unit, bare));
+    }
     let end =
         text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '_')).unwrap_or(text.len());
     let (number, suffix) = (&text[..end], text[end..].trim_start());
@@ -136,6 +114,7 @@ fn wrong(text: &str, unit: Unit, bare: &str) -> String {
         (Unit::Milliseconds, _) => "a time: milliseconds, or with a unit, such as 1500, 2.5s or 1m",
         (Unit::Bytes, _) => "a size: bytes, or with a unit, such as 1048576, 64KiB or 1.5GiB",
         (Unit::Count, _) => "a whole number without a unit",
+        (Unit::Thousandths, _) => "a number with at most three decimal places, such as 0.5",
     };
     format!("'{text}' is not {form}")
 }
@@ -162,6 +141,9 @@ mod tests {
             ("message_bytes_max=10 MB", 10_000_000),
             (" open_files_max = 32 ", 32),
             ("child_work_max=4", 4),
+            ("cpu_rate_max=0.5", 500),
+            ("cpu_rate_max=2", 2000),
+            ("output_bytes_per_second=1MiB", 1 << 20),
         ] {
             assert_eq!(value(text), Ok(expected), "{text}");
         }
@@ -181,6 +163,8 @@ mod tests {
             "cpu_ms=1.2.3",
             "mem_bytes=99999999999GiB",
             "open_files_max=3k",
+            "cpu_rate_max=50%",
+            "cpu_rate_max=0.0001",
         ] {
             assert!(value(text).unwrap_err().contains("is not a"), "{text}");
         }
@@ -211,6 +195,7 @@ mod tests {
             (LimitName::Memory, 512 << 20, "512MiB"),
             (LimitName::Memory, 1000, "1000"),
             (LimitName::Threads, 16, "16"),
+            (LimitName::CpuRate, 1500, "1.5"),
         ] {
             assert_eq!(write(name, number), text);
             assert_eq!(value(&format!("{name}={text}")), Ok(number));
@@ -219,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_limit_can_be_set() {
-        for (name, ..) in LIMITS {
+        for name in LimitName::ALL {
             let limits = apply(&[Setting { name, value: 77_777 }], Limits::default());
             assert_ne!(limits, Limits::default(), "{name}");
         }

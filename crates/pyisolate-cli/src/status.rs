@@ -64,7 +64,9 @@ impl Status {
     /// What it means that there is no cell.
     pub(crate) fn of_spawn(error: &SpawnError) -> Self {
         match error {
-            SpawnError::Limit(_) | SpawnError::Duplicate(_) => Self::Usage,
+            SpawnError::Limit(_) | SpawnError::LimitOfProcess(_) | SpawnError::Duplicate(_) => {
+                Self::Usage
+            }
             _ => Self::Host,
         }
     }

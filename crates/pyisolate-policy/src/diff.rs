@@ -200,6 +200,7 @@ impl fmt::Display for Difference {
             let before = if first { "" } else { "\n" };
             write!(out, "{before}limits:")?;
             for LimitChange { limit, old, new } in &self.limits {
+                let (old, new) = (limit.written(*old), limit.written(*new));
                 write!(out, "\n  {limit}: {old} -> {new}")?;
             }
         }

@@ -226,6 +226,7 @@ net: {http: ["https://api.example.org/v1"], connect: [{host: db, port: 5432, pri
 secrets: {key: {use: [api.example.org]}}
 deny: {imports: [os]}
 cpu_ms: 1000
+limits: {cpu_rate_max: 1.5}
 "#,
     );
     assert_eq!(
@@ -245,6 +246,7 @@ defaults:
     imports: [os]
   limits:
     cpu_ms: 1000
+    cpu_rate_max: 1.5
 "#
     );
     assert_eq!(
@@ -267,6 +269,7 @@ imports = ["os"]
 
 [defaults.limits]
 cpu_ms = 1000
+cpu_rate_max = 1.5
 "#
     );
     assert_eq!(
@@ -289,7 +292,8 @@ cpu_ms = 1000
       "imports": ["os"]
     },
     "limits": {
-      "cpu_ms": 1000
+      "cpu_ms": 1000,
+      "cpu_rate_max": 1.5
     }
   }
 }

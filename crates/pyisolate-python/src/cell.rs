@@ -273,6 +273,10 @@ impl Stats {
     }
 
     #[getter]
+    fn throttled_ms(&self) -> u64 {
+        self.0.throttled_ms
+    }
+    #[getter]
     fn abandoned(&self) -> bool {
         self.0.abandoned
     }

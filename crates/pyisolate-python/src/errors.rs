@@ -9,6 +9,8 @@ use pyo3::types::{PyString, PyTuple};
 
 use crate::confinement::Layer;
 
+use crate::limits::object_of;
+
 /// Exceptions that the guest runtime raises for what the policy does not allow.
 const DENIALS: [&str; 2] = ["pyisolate.CapabilityDenied", "pyisolate.ImportDenied"];
 
@@ -119,18 +121,40 @@ pub(crate) fn dead(py: Python<'_>, death: &Death) -> PyErr {
             LimitName::Threads => "ChildWorkExceeded",
             LimitName::NetworkOps | LimitName::NetworkBytes => "NetworkExceeded",
             // Going over these ends no cell.
-            LimitName::Message | LimitName::Unread | LimitName::DiskBytes => "SandboxError",
+            LimitName::CpuRate
+            | LimitName::OutputRate
+            | LimitName::Message
+            | LimitName::Unread
+            | LimitName::UnreadMessages
+            | LimitName::RequestRate
+            | LimitName::DiskBytes => "SandboxError",
         },
         Death::Violation(_) => "ProtocolViolation",
         _ => "CellDied",
     };
-    named(py, class, &death.to_string())
+    let error = named(py, class, &death.to_string());
+    if let Death::Limit { limit, allowed, reached } = death {
+        let value = error.value(py);
+        let filled = value
+            .setattr("limit", limit.as_str())
+            .and_then(|()| value.setattr("allowed", object_of(py, *limit, *allowed)?))
+            .and_then(|()| match reached {
+                Some(reached) => value.setattr("reached", object_of(py, *limit, *reached)?),
+                None => Ok(()),
+            });
+        if let Err(other) = filled {
+            return other;
+        }
+    }
+    error
 }
 
 /// The exception for a cell or template that could not be made.
 pub(crate) fn spawn_error(py: Python<'_>, error: &SpawnError) -> PyErr {
     match error {
-        SpawnError::Duplicate(_) | SpawnError::Limit(_) => PyValueError::new_err(error.to_string()),
+        SpawnError::Duplicate(_) | SpawnError::Limit(_) | SpawnError::LimitOfProcess(_) => {
+            PyValueError::new_err(error.to_string())
+        }
         SpawnError::Setup(CellError::Guest(failure)) => guest_error(py, failure),
         SpawnError::Unborn(death) | SpawnError::Setup(CellError::Dead(death)) => dead(py, death),
         SpawnError::Confinement { lacking, .. } => {

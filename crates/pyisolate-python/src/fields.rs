@@ -18,7 +18,7 @@ use crate::errors::value_error;
 pub(crate) struct Fields<'a, 'py>(pub(crate) &'a Bound<'py, PyDict>);
 
 impl<'py> Fields<'_, 'py> {
-    fn object(&self, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn object(&self, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let missing = || PyTypeError::new_err(format!("{name} is missing"));
         self.0.get_item(name)?.ok_or_else(missing)
     }

@@ -16,6 +16,7 @@ mod fields;
 mod handlers;
 mod interpreters;
 mod journal;
+mod limits;
 mod pickling;
 mod policy;
 mod protocol;

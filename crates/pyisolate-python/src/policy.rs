@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::errors::{policy_error, value_error};
+use crate::limits::object_of;
 use crate::rights::{self, Part};
 
 /// What a cell may have. It does not change.
@@ -107,7 +108,7 @@ impl Policy {
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let limits = PyDict::new(py);
         for (name, value) in &self.0.limits.0 {
-            limits.set_item(name.as_str(), value)?;
+            limits.set_item(name.as_str(), object_of(py, *name, *value)?)?;
         }
         Ok(limits)
     }
@@ -170,8 +171,11 @@ impl Policy {
         let limits: Vec<_> = difference
             .limits
             .iter()
-            .map(|change| (change.limit.as_str(), change.old, change.new))
-            .collect();
+            .map(|change| {
+                let number = |value| object_of(py, change.limit, value);
+                Ok((change.limit.as_str(), number(change.old)?, number(change.new)?))
+            })
+            .collect::<PyResult<_>>()?;
         (changes(&difference.allowed), changes(&difference.denied), limits, difference.to_string())
             .into_pyobject(py)
     }

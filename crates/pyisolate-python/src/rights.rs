@@ -8,16 +8,17 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use pyisolate_supervisor::LimitName;
 use pyisolate_supervisor::policy::{
     ClockAction, ConnectRight, Direction, Document, Effect, FilesRight, Format, HostPattern,
     HttpRight, Origin, Policy, Problem, Right, Rule, RunRight, Scheme, SecretRight,
 };
-use pyisolate_supervisor::{LimitName, Limits};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::errors::value_error;
 use crate::fields::Fields;
+use crate::limits;
 
 /// What an authority comes to.
 pub(crate) enum Part {
@@ -116,8 +117,8 @@ pub(crate) fn part(kind: &str, fields: &Bound<'_, PyDict>, effect: Effect) -> Py
                 .map(BTreeSet::from_iter),
         },
         "import" => Right::Import(fields.text("module")?),
-        "limit" => return limit(&fields.text("name")?, fields.number("value")?),
-        "cpu_budget" => return limit(LimitName::Cpu.as_str(), fields.number("ms")?),
+        "limit" => return limit(&fields.text("name")?, &fields, "value"),
+        "cpu_budget" => return limit(LimitName::Cpu.as_str(), &fields, "ms"),
         other => return Err(value_error(format!("{other:?} is no kind of authority"))),
     };
     spelt(right, effect).map(Part::Right)
@@ -233,22 +234,6 @@ fn spelt(right: Right, effect: Effect) -> PyResult<Right> {
     })
 }
 
-fn limit(name: &str, value: u64) -> PyResult<Part> {
-    let limit = limit_of(name).ok_or_else(|| {
-        let names = LimitName::ALL.map(LimitName::as_str).join(", ");
-        value_error(format!("there is no limit named {name:?}; the limits are {names}"))
-    })?;
-    let mut limits = Limits::default();
-    *limits.slot(limit) = value;
-    limits.check().map_err(value_error)?;
-    Ok(Part::Limit(limit, value))
-}
-
-/// The limit behind a keyword of `spawn`.
-pub(crate) fn limit_of(name: &str) -> Option<LimitName> {
-    LimitName::ALL.into_iter().find(|limit| limit.as_str() == name)
-}
-
 fn secret(fields: &Fields<'_, '_>, effect: Effect) -> PyResult<SecretRight> {
     let name = fields.text("name")?;
     if !secret_is_open(fields)? {
@@ -358,4 +343,8 @@ fn ports_object<'py>(py: Python<'py>, ports: &RangeInclusive<u16>) -> PyResult<B
         return Ok(first.into_pyobject(py)?.into_any());
     }
     Ok((first, last).into_pyobject(py)?.into_any())
+}
+
+fn limit(name: &str, fields: &Fields<'_, '_>, value: &str) -> PyResult<Part> {
+    limits::checked(name, &fields.object(value)?).map(|(limit, value)| Part::Limit(limit, value))
 }

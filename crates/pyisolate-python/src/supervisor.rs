@@ -18,8 +18,8 @@ use crate::cell::Cell;
 use crate::convert::Classes;
 use crate::errors::{reload_error, sandbox_error, spawn_error, type_error, value_error};
 use crate::exit::Live;
+use crate::limits::{limit_of, number_of};
 use crate::policy::{Policy, document};
-use crate::rights::limit_of;
 use crate::{handlers, interpreters, journal};
 
 /// The backend of a name that Python has checked already.
@@ -257,9 +257,7 @@ fn limits_of(policy: Option<&policy::Policy>, given: &Bound<'_, PyDict>) -> PyRe
         let name = name.extract::<String>()?;
         let limit = limit_of(&name)
             .ok_or_else(|| type_error(format!("there is no limit named {name:?}")))?;
-        *limits.slot(limit) = value
-            .extract::<u64>()
-            .map_err(|_| value_error(format!("{name} is a whole number, not {value}")))?;
+        *limits.slot(limit) = number_of(limit, &value)?;
     }
     Ok(limits)
 }

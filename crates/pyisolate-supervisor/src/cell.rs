@@ -14,20 +14,22 @@ use pyisolate_abi::frame::FRAME_BYTES_MAX;
 use pyisolate_abi::message::ToGuest;
 use pyisolate_abi::pickle::{Caps, TrustedNames};
 use pyisolate_broker::{Journal, Session};
-use pyisolate_channel::{HostControl, HostEnd, HostReader, Received, SharedBuffer};
+use pyisolate_channel::{HostControl, HostEnd, Received, SharedBuffer};
 use pyisolate_jail::Report;
-use pyisolate_policy::{CellName, Limits, Rule};
+use pyisolate_policy::{CellName, LimitName, Limits, Rule};
 
 use crate::body::Body;
 use crate::delivery::Delivery;
 use crate::error::{Breach, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
 use crate::handler::HostCapability;
+use crate::incoming::Incoming;
 use crate::monitor::Monitor;
 use crate::options::Backend;
 use crate::outbound::{Outbound, Outgoing};
 use crate::requests::Requests;
 use crate::require::Requirement;
+use crate::throttle::Throttle;
 
 /// How many frames one reader takes before it looks whether its own item is among them.
 const BATCH_FRAMES: usize = 4096;
@@ -41,6 +43,9 @@ const LOOK_AROUND: Duration = Duration::from_millis(100);
 /// What one queued item takes beside its values, in bytes: the entry, and a decoded message's
 /// tables.
 const QUEUED_BYTES: u64 = 512;
+/// How long at least nothing is taken from a guest that went over a rate: what it saves up meanwhile
+/// is then taken at once, instead of a wake-up of the host's for each message.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// How long a queue stays full without anything being taken before a thread that waits for a result
 /// is told that it waits for nothing.
 pub(crate) const CLOGGED_AFTER: Duration = Duration::from_secs(1);
@@ -52,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) backend: Backend,
     pub(crate) limits: Limits,
     pub(crate) require: Requirement,
+    /// In thousandths of a core, where the supervisor has to keep it.
+    pub(crate) cpu_rate: Option<u64>,
     pub(crate) trusted: TrustedNames,
     pub(crate) caps: Caps,
     pub(crate) claimed: Instant,
@@ -102,6 +109,10 @@ pub(crate) struct State {
     pub(crate) unread_bytes: u64,
     /// Since when the queue is full without anything being taken from it.
     pub(crate) full_since: Option<Instant>,
+    /// Since when a guest that went over one of its rates has to wait, and until when nothing more is
+    /// taken from it.
+    pub(crate) paced_since: Option<Instant>,
+    pub(crate) paced_until: Option<Instant>,
     pub(crate) operations: HashMap<u32, Arc<Operation>>,
     /// When the operation that runs now began.
     pub(crate) running_since: Option<Instant>,
@@ -123,6 +134,11 @@ impl State {
         self.unread_bytes += bytes;
         self.queue.push_back((item, bytes));
     }
+
+    /// Whether the guest has to wait because it went over one of its rates.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.paced_until.is_some_and(|until| until > Instant::now())
+    }
 }
 
 /// What all holders of a cell share.
@@ -131,7 +147,7 @@ pub(crate) struct CellShared {
     pub(crate) me: Weak<CellShared>,
     pub(crate) number: u32,
     pub(crate) control: HostControl,
-    pub(crate) reader: Mutex<HostReader>,
+    pub(crate) reader: Mutex<Incoming>,
     pub(crate) outbound: Mutex<Outbound>,
     /// Answers that wait for whoever holds `outbound`.
     pub(crate) answers: Mutex<VecDeque<Outgoing>>,
@@ -147,6 +163,9 @@ pub(crate) struct CellShared {
     pub(crate) sent: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) denied: AtomicU64,
+    /// For how long rates made the guest wait.
+    throttled_us: AtomicU64,
+    pub(crate) throttle: Mutex<Throttle>,
     /// It broke the contract: whatever else it sent is not worth a look.
     pub(crate) violated: AtomicBool,
 }
@@ -163,7 +182,7 @@ impl CellShared {
             me: me.clone(),
             number,
             control,
-            reader: Mutex::new(reader),
+            reader: Mutex::new(Incoming::new(reader)),
             outbound: Mutex::new(Outbound::new(writer)),
             answers: Mutex::default(),
             requests: Mutex::default(),
@@ -178,6 +197,8 @@ impl CellShared {
             sent: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
             denied: AtomicU64::new(0),
+            throttled_us: AtomicU64::new(0),
+            throttle: Mutex::default(),
             violated: AtomicBool::new(false),
         })
     }
@@ -204,13 +225,16 @@ impl CellShared {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(None);
             }
-            let full = state.unread_bytes >= self.unread_bytes_max();
+            let full = self.full_of(&state).is_some();
             state.full_since = if full { state.full_since.or(Some(now)) } else { None };
-            let reader = if full { None } else { self.reader.try_lock().ok() };
+            let paced = state.paced_until.filter(|until| *until > now);
+            let holds = full || paced.is_some();
+            let reader = if holds { None } else { self.reader.try_lock().ok() };
             let Some(mut reader) = reader else {
                 // The reading thread wakes us under this lock when something came or it leaves.
-                let patience = deadline.map_or(LOOK_AROUND, |deadline| {
-                    deadline.saturating_duration_since(now).min(LOOK_AROUND)
+                let ends = [deadline, paced].into_iter().flatten();
+                let patience = ends.fold(LOOK_AROUND, |patience, end| {
+                    end.saturating_duration_since(now).min(patience)
                 });
                 drop(self.changed.wait_timeout(state, patience));
                 continue;
@@ -220,9 +244,9 @@ impl CellShared {
             let received = reader.recv(&mut record, deadline);
             let gone = matches!(received, Ok(Received::PeerGone));
             let crossed = match received {
-                Ok(Received::Record) => {
-                    self.cross(&record).and_then(|()| self.drain(&mut reader, &mut record))
-                }
+                Ok(Received::Record) => self
+                    .admit(&mut reader, &mut record)
+                    .and_then(|()| self.drain(&mut reader, &mut record)),
                 Ok(Received::TimedOut | Received::PeerGone) => Ok(()),
                 Err(error) => Err(Breach::from(error)),
             };
@@ -256,34 +280,53 @@ impl CellShared {
         }
     }
 
-    /// Takes what is in the ring, up to a batch, as long as the host's queue has room.
-    fn drain(&self, reader: &mut HostReader, record: &mut Vec<u8>) -> Result<(), Breach> {
+    /// Takes what is in the ring, up to a batch, as long as the host's queue has room and the guest
+    /// keeps to its rates.
+    fn drain(&self, reader: &mut Incoming, record: &mut Vec<u8>) -> Result<(), Breach> {
         for _ in 0..BATCH_FRAMES {
-            if lock(&self.state).unread_bytes >= self.unread_bytes_max() {
+            let state = lock(&self.state);
+            if self.full_of(&state).is_some() || state.is_paced() {
                 break;
             }
+            drop(state);
             if !reader.try_recv(record)? {
                 break;
             }
-            self.cross(record)?;
+            self.admit(reader, record)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a record cross, unless one of the cell's rates says that it has to wait: then it is kept,
+    /// and nothing behind it is taken either, so that the ring fills and the guest waits.
+    fn admit(&self, reader: &mut Incoming, record: &mut Vec<u8>) -> Result<(), Breach> {
+        match self.cross(record, reader.paces.as_mut())? {
+            Some(wait) => {
+                reader.hold(record);
+                let now = Instant::now();
+                let mut state = lock(&self.state);
+                state.paced_since.get_or_insert(now);
+                state.paced_until = now.checked_add(wait.max(PAUSE_MIN));
+            }
+            None if reader.has_waited() => {
+                let since = lock(&self.state).paced_since.take();
+                self.add_throttled(since.map_or(Duration::ZERO, |since| since.elapsed()));
+            }
+            None => {}
         }
         Ok(())
     }
 
     /// Ends a turn of reading: nothing may be left in the ring without somebody knowing.
-    fn leave(
-        &self,
-        reader: &mut HostReader,
-        record: &mut Vec<u8>,
-        mut crossed: Result<(), Breach>,
-    ) {
+    fn leave(&self, reader: &mut Incoming, record: &mut Vec<u8>, mut crossed: Result<(), Breach>) {
         for round in 1.. {
             if crossed.is_err() {
                 break;
             }
             match reader.leave_reading() {
                 // What is left waits for a `recv` to make room.
-                Ok(true) if lock(&self.state).unread_bytes >= self.unread_bytes_max() => break,
+                Ok(true) if self.full_of(&lock(&self.state)).is_some() => break,
+                Ok(true) if lock(&self.state).is_paced() => break,
                 Ok(true) if round == ROUNDS_MAX => {
                     self.monitor.read_soon(self.number);
                     break;
@@ -298,6 +341,10 @@ impl CellShared {
         }
         if let Err(breach) = crossed {
             self.condemn(Death::Violation(breach.to_string()));
+        }
+        if reader.is_holding() && self.full_of(&lock(&self.state)).is_none() {
+            // For a guest that nobody waits for. With a full queue whoever makes room reads.
+            self.monitor.read_soon(self.number);
         }
         self.flush();
     }
@@ -322,14 +369,30 @@ impl CellShared {
         let mut reader = lock(&self.reader);
         let mut record = Vec::new();
         while let Ok(true) = reader.try_recv(&mut record) {
-            if let Err(breach) = self.cross(&record) {
+            if let Err(breach) = self.cross(&record, None) {
                 self.condemn(Death::Violation(breach.to_string()));
             }
         }
     }
 
-    pub(crate) fn unread_bytes_max(&self) -> u64 {
-        self.settings.get().map_or(FRAME_BYTES_MAX as u64, |settings| settings.limits.unread_bytes)
+    /// The limit on unread messages that the queue has reached, if it has.
+    pub(crate) fn full_of(&self, state: &State) -> Option<LimitName> {
+        let limits = self.settings.get().map(|settings| &settings.limits);
+        let bytes_max = limits.map_or(FRAME_BYTES_MAX as u64, |limits| limits.unread_bytes);
+        let messages_max = limits.map_or(u64::MAX, |limits| limits.unread_messages);
+        if state.unread_bytes >= bytes_max {
+            Some(LimitName::Unread)
+        } else if state.queue.len() as u64 > messages_max {
+            Some(LimitName::UnreadMessages)
+        } else {
+            None
+        }
+    }
+
+    /// Counts time for which a rate makes the guest wait.
+    pub(crate) fn add_throttled(&self, time: Duration) {
+        let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.throttled_us.fetch_add(microseconds, Ordering::Relaxed);
     }
 
     /// Waits until the cell's own limits are in force, or it is dead: a moment after it was made.
@@ -394,8 +457,11 @@ impl CellShared {
         state.running_since = None;
         state.lent.clear();
         state.operations.clear();
+        let paced = state.paced_since.take();
         let death = state.death.clone();
         drop(state);
+        self.add_throttled(paced.map_or(Duration::ZERO, |since| since.elapsed()));
+        self.add_throttled(lock(&self.throttle).end());
         self.end_requests();
         if let Some(death) = death {
             self.note_end(&death);
@@ -404,6 +470,10 @@ impl CellShared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        let paced = lock(&self.state).paced_since;
+        let waits = [paced.map(|since| since.elapsed()), lock(&self.throttle).stands_still()];
+        let waits: Duration = waits.into_iter().flatten().sum();
+        let waits_ms = u64::try_from(waits.as_millis()).unwrap_or(u64::MAX);
         Stats {
             cpu_ms: self.body.cpu_ms(),
             mem_bytes: self.body.resident_bytes(),
@@ -414,6 +484,7 @@ impl CellShared {
             sent: self.sent.load(Ordering::Relaxed),
             output_bytes: self.output_bytes.load(Ordering::Relaxed),
             denied: self.denied.load(Ordering::Relaxed),
+            throttled_ms: self.throttled_us.load(Ordering::Relaxed) / 1000 + waits_ms,
             abandoned: self.body.is_abandoned(),
         }
     }

@@ -15,6 +15,7 @@ use crate::error::{CellError, Death, SpawnError};
 use crate::grants;
 use crate::groups::group_limits;
 use crate::options::CellOptions;
+use crate::pace::Paces;
 use crate::supervisor::Inner;
 
 /// Whom settings are for.
@@ -69,14 +70,17 @@ impl Inner {
             takes_descriptors: true,
             journal: journal.clone(),
         };
+        let now = Instant::now();
+        lock(&cell.reader).paces = Some(Paces::new(&limits, now));
         let settings_known = cell.settings.set(Settings {
             name: options.name,
             backend: options.backend,
+            cpu_rate: limits.cpu_rate(),
             limits,
             require,
             trusted: options.trusted,
             caps,
-            claimed: Instant::now(),
+            claimed: now,
             session: Arc::new(Session::new(Arc::clone(&self.broker), session)),
             capabilities: options.capabilities,
             granted,

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pyisolate_abi::frame::Frame;
 use pyisolate_abi::message::{CONFIGURED, Payload, ToGuest, ToHost};
@@ -17,29 +17,49 @@ use crate::cell::{CellShared, Operation, Outcome, Queued, State, lock};
 use crate::delivery::{Decoded, Delivery, open};
 use crate::error::{Breach, Death, GuestFailure};
 use crate::event::Event;
+use crate::pace::{Paced, Paces};
 use crate::requests::Asked;
 
 /// Shared buffers that a guest may hold at once: one a thread, and it rarely has two threads that
 /// send large messages at the same moment.
 const LENT_MAX: usize = 16;
 
+/// Up to this many bytes the pickle of a log's fields does not count: those that `print` sends, to say
+/// which stream it is, fit, so that what is printed counts as what it is.
+const FIELDS_FREE_BYTES: u64 = 40;
+
 impl CellShared {
-    /// Takes one record that the guest sent.
-    pub(crate) fn cross(&self, record: &[u8]) -> Result<(), Breach> {
+    /// Takes one record that the guest sent; or nothing of it, where one of the rates makes it wait
+    /// for as long as is told.
+    pub(crate) fn cross(
+        &self,
+        record: &[u8],
+        paces: Option<&mut Paces>,
+    ) -> Result<Option<Duration>, Breach> {
         if self.violated.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(None);
         }
-        self.received.fetch_add(1, Ordering::Relaxed);
         let frame = Frame::decode(record)?;
         let message = ToHost::from_frame(&frame)?;
-        if self.settings.get().is_none() {
-            return self.cross_early(&message);
+        if let (Some(paces), Some(what)) = (paces, paced(&message))
+            && let Err(wait) = paces.take(what, Instant::now())
+        {
+            return Ok(Some(wait));
         }
-        let store = match (&message, frame.store) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+        if self.settings.get().is_none() {
+            self.cross_early(&message)?;
+        } else {
+            self.cross_claimed(message, frame.store, record.len() as u64)?;
+        }
+        Ok(None)
+    }
+
+    fn cross_claimed(&self, message: ToHost<'_>, store: u32, bytes: u64) -> Result<(), Breach> {
+        let store = match (&message, store) {
             (ToHost::Want { .. }, _) | (_, 0) => None,
             (_, number) => Some(self.take_store(number)?),
         };
-        let bytes = record.len() as u64;
         self.note_crossed(&message, store.as_ref());
         match message {
             ToHost::Ready(_) => Err(Breach::SecondReady),
@@ -65,9 +85,10 @@ impl CellShared {
                 Ok(())
             }
             ToHost::Log { level, message, fields } => {
+                let output_bytes = output_bytes(message, &fields);
                 let fields = self.open(&fields, store.as_ref())?;
                 check_fields(&fields)?;
-                self.count_output(message.len() as u64);
+                self.count_output(output_bytes);
                 let (level, message) = (level.to_owned(), message.to_owned());
                 self.queue(fields, bytes, |fields| Event::Log { level, message, fields });
                 Ok(())
@@ -168,8 +189,7 @@ impl CellShared {
     // --- limits
 
     fn count_output(&self, bytes: u64) {
-        // A line costs its frame even if it is empty.
-        let reached = self.output_bytes.fetch_add(bytes + 1, Ordering::Relaxed) + bytes + 1;
+        let reached = self.output_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let allowed = self.settings.get().map_or(0, |settings| settings.limits.output_bytes);
         if reached > allowed {
             let limit = LimitName::Output;
@@ -219,6 +239,23 @@ impl CellShared {
         let buffer = lock(&self.state).lent.remove(&number).ok_or(Breach::UnknownBuffer(number))?;
         Ok(Arc::new(buffer.seal_and_map()?))
     }
+}
+
+/// What a rate counts of a message.
+fn paced(message: &ToHost<'_>) -> Option<Paced> {
+    match message {
+        ToHost::Log { message, fields, .. } => Some(Paced::Output(output_bytes(message, fields))),
+        ToHost::Request { .. } => Some(Paced::Request),
+        _ => None,
+    }
+}
+
+/// What a log event counts as output: its text and its fields. A line costs its frame even if it is
+/// empty.
+fn output_bytes(message: &str, fields: &Payload<'_>) -> u64 {
+    let parts = std::iter::once(&fields.pickle).chain(&fields.buffers);
+    let fields: u64 = parts.map(|part| part.len() as u64).sum();
+    message.len() as u64 + 1 + if fields > FIELDS_FREE_BYTES { fields } else { 0 }
 }
 
 /// `log` sends a dict with text for keys.

@@ -132,12 +132,16 @@ pub enum CellError {
     },
     /// The result waits behind messages that nobody takes.
     #[error(
-        "the result waits behind {unread_bytes} bytes of messages that nobody takes: recv() them, \
-         or raise unread_bytes_max in spawn()"
+        "the result waits behind {messages} messages of {unread_bytes} bytes that nobody takes: \
+         recv() them, or raise {limit} in spawn()"
     )]
     Clogged {
+        /// How many were sent and not received.
+        messages: usize,
         /// What was sent and not received, in bytes.
         unread_bytes: u64,
+        /// The limit that they reached.
+        limit: LimitName,
     },
     /// The caller stopped waiting.
     #[error("{0} was interrupted")]
@@ -255,6 +259,9 @@ pub enum SpawnError {
     /// A template, which is a process, was given for another backend.
     #[error("a template's cells are processes: leave `template` out, or use the process backend")]
     TemplateOfProcess,
+    /// A limit was given that only a process can be held to.
+    #[error("{0} holds for process cells alone: leave it out, or use the process backend")]
+    LimitOfProcess(LimitName),
     /// The supervisor belongs to the process that this one was forked from.
     #[error(
         "this process was forked from the one that owns the supervisor: make a Supervisor of its \

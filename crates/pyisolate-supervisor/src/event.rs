@@ -67,6 +67,8 @@ pub struct Stats {
     pub output_bytes: u64,
     /// Requests that the broker refused.
     pub denied: u64,
+    /// For how long its rates made it wait, in milliseconds.
+    pub throttled_ms: u64,
     /// It was a sub-interpreter's and could not be ended: its thread and its memory stay until this
     /// process ends.
     pub abandoned: bool,

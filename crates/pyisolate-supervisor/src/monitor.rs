@@ -130,7 +130,7 @@ impl Monitor {
             if all {
                 last_all = Instant::now();
             }
-            if self.look_at_clocks(all) {
+            if self.look_at_clocks(all) || !lock(&self.unread).is_empty() {
                 last_busy = Instant::now();
             }
             let round = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -253,11 +253,16 @@ impl Monitor {
             if let Some(since) = running_since {
                 busy = true;
                 overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
+            } else if settings.cpu_rate.is_some() {
+                // What an operation left running may use a core.
+                busy |= cell.is_at_work();
             } else if !all {
                 continue;
             }
             cell.look_at_streams(settings, all);
-            overrun(LimitName::Cpu, limits.cpu_ms, cell.body.cpu_ms());
+            let cpu_ms = cell.body.cpu_ms();
+            overrun(LimitName::Cpu, limits.cpu_ms, cpu_ms);
+            cell.keep_to_cpu_rate(cpu_ms);
             let open = cell.body.open_files();
             if open > limits.open_files {
                 overrun(LimitName::OpenFiles, limits.open_files, open);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pyisolate_abi::message::{NAME_BYTES_MAX, ToGuest};
 use pyisolate_broker::journal::Kind;
+use pyisolate_policy::LimitName;
 
 use crate::cell::{CLOGGED_AFTER, CellShared, Operation, Outcome, Queued, State, lock};
 use crate::delivery::Delivery;
@@ -104,7 +105,11 @@ impl CellShared {
             Ok(None) => {
                 let state = lock(&self.state);
                 if state.full_since.is_some_and(|since| since.elapsed() > CLOGGED_AFTER) {
-                    return Err(CellError::Clogged { unread_bytes: state.unread_bytes });
+                    return Err(CellError::Clogged {
+                        messages: state.queue.len(),
+                        unread_bytes: state.unread_bytes,
+                        limit: self.full_of(&state).unwrap_or(LimitName::Unread),
+                    });
                 }
                 let after = timeout.unwrap_or_default();
                 Err(CellError::TimedOut { operation: what, after })
@@ -146,8 +151,10 @@ impl CellShared {
         state: &mut State,
         was_full: &mut bool,
     ) -> Option<Result<Event, GuestFailure>> {
-        while let Some((item, bytes)) = state.queue.pop_front() {
-            *was_full |= state.unread_bytes >= self.unread_bytes_max();
+        loop {
+            let is_full = self.full_of(state).is_some();
+            let (item, bytes) = state.queue.pop_front()?;
+            *was_full |= is_full;
             state.unread_bytes = state.unread_bytes.saturating_sub(bytes);
             state.full_since = None;
             match item {
@@ -168,7 +175,6 @@ impl CellShared {
                 }
             }
         }
-        None
     }
 
     /// The next item of the queue, without looking into the channel.

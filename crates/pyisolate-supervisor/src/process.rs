@@ -105,6 +105,23 @@ impl Process {
         }
     }
 
+    /// Has it stand still, all threads of it, until it may go on.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pidfd) = lock(&self.handle).pidfd.as_ref().filter(|_| self.owner.is_this()) {
+            // It fails only if the process is gone already.
+            let _ = pidfd_send_signal(pidfd, signal);
+        }
+    }
+
     /// The zygote reaped it.
     pub(crate) fn ended(&self, status: i32, cpu_ms: u64) {
         self.cpu_ms.fetch_max(cpu_ms, Ordering::Relaxed);

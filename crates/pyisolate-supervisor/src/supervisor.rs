@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pyisolate_broker::{Broker, Journal, Run};
 use pyisolate_channel::control::{Control, Fork};
 use pyisolate_channel::{DEFAULT_RING_BYTES, pair};
-use pyisolate_policy::{CellName, Imports, Limits};
+use pyisolate_policy::{CellName, Imports, LimitName, Limits};
 
 use crate::body::{Body, Interpreters, OnEnd};
 use crate::cell::{CellShared, lock};
@@ -143,6 +143,9 @@ impl Supervisor {
         template: Option<&Template>,
     ) -> Result<Cell, SpawnError> {
         options.limits.check()?;
+        if options.backend == Backend::Subinterpreter && options.limits.cpu_rate().is_some() {
+            return Err(SpawnError::LimitOfProcess(LimitName::CpuRate));
+        }
         let inner = &self.inner;
         let name = options.name.clone();
         inner.reserve(&name)?;

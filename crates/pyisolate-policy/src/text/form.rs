@@ -91,6 +91,7 @@ fn yaml_flow(value: &Out) -> String {
     match value {
         Out::Bool(value) => value.to_string(),
         Out::Number(value) => value.to_string(),
+        Out::Fraction(value) => value.clone(),
         Out::Text(value) => yaml_text(value),
         Out::List(items) => {
             let items: Vec<String> = items.iter().map(yaml_flow).collect();
@@ -185,6 +186,7 @@ fn toml_value(value: &Out) -> String {
     match value {
         Out::Bool(value) => value.to_string(),
         Out::Number(value) => value.to_string(),
+        Out::Fraction(value) => value.clone(),
         Out::Text(value) => quoted(value),
         Out::List(items) => {
             let items: Vec<String> = items.iter().map(toml_value).collect();
@@ -222,6 +224,7 @@ fn json_flow(value: &Out) -> String {
     match value {
         Out::Bool(value) => value.to_string(),
         Out::Number(value) => value.to_string(),
+        Out::Fraction(value) => value.clone(),
         Out::Text(value) => json_text(value),
         Out::List(items) => {
             let items: Vec<String> = items.iter().map(json_flow).collect();

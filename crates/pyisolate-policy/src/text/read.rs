@@ -6,7 +6,7 @@ use super::reader::{Fields, Reader, shorten};
 use super::rights::{self, RIGHT_KEYS};
 use super::tree::{Located, Spot, Value};
 use super::{Document, TextError};
-use crate::limits::{LimitName, Limits};
+use crate::limits::{LimitName, Limits, Unit};
 use crate::name::CellName;
 use crate::policy::{LimitChanges, Policy, Rule};
 use crate::template;
@@ -153,18 +153,10 @@ fn limits(reader: &mut Reader, fields: Fields<'_>) -> LimitChanges {
             let Some(limit) = LimitName::ALL.into_iter().find(|limit| limit.as_str() == key) else {
                 continue;
             };
-            let value = match limit {
-                LimitName::WallTime
-                | LimitName::Cpu
-                | LimitName::OpenFiles
-                | LimitName::Threads
-                | LimitName::NetworkOps => reader.number(&entry.value),
-                LimitName::Memory
-                | LimitName::Output
-                | LimitName::Message
-                | LimitName::Unread
-                | LimitName::NetworkBytes
-                | LimitName::DiskBytes => reader.size(&entry.value),
+            let value = match limit.unit() {
+                Unit::Milliseconds | Unit::Count => reader.number(&entry.value),
+                Unit::Bytes => reader.size(&entry.value),
+                Unit::Thousandths => reader.thousandths(&entry.value),
             };
             let Some(value) = value else { continue };
             let mut all = Limits::default();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::error::{PROBLEMS_MAX, Problem};
 use super::tree::{Entry, Located, Spot, Value};
+use crate::limits::parse_thousandths;
 use crate::policy::{Effect, Origin, Rule};
 use crate::right::Right;
 
@@ -199,6 +200,19 @@ impl Reader {
             self.wrong(node, "a number of bytes", "67108864, 64MiB or 64MB");
         }
         size
+    }
+
+    /// A number, with a fraction if need be, as thousandths.
+    pub(crate) fn thousandths(&mut self, node: &Located) -> Option<u64> {
+        let value = match &node.value {
+            Value::Number(number) => number.checked_mul(1000),
+            Value::Other(text) => parse_thousandths(text),
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong(node, "a number with at most three decimal places", "0.5");
+        }
+        value
     }
 }
 

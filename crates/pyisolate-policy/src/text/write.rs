@@ -3,6 +3,7 @@
 use super::net::{PORTS, default_methods};
 use crate::act::{ClockAction, Direction};
 use crate::cover::ANY_ARGS;
+use crate::limits::Unit;
 use crate::policy::{Effect, Policy, Rule};
 use crate::right::{
     ConnectRight, FilesRight, HostPattern, HttpRight, Right, RunRight, SecretRight,
@@ -13,6 +14,8 @@ use crate::right::{
 pub(crate) enum Out {
     Bool(bool),
     Number(u64),
+    /// A number as it is written.
+    Fraction(String),
     Text(String),
     List(Vec<Out>),
     /// Written over several lines if `block`, else in one.
@@ -63,7 +66,10 @@ pub(crate) fn document(policy: &Policy) -> Out {
     }
     for (limit, value) in &policy.limits.0 {
         *defaults.slot("limits", Out::block()).slot(limit.as_str(), Out::Bool(false)) =
-            Out::Number(*value);
+            match limit.unit() {
+                Unit::Thousandths => Out::Fraction(limit.written(*value)),
+                Unit::Milliseconds | Unit::Bytes | Unit::Count => Out::Number(*value),
+            };
     }
     let entries = vec![("version".to_owned(), Out::Number(1)), ("defaults".to_owned(), defaults)];
     Out::Table { block: true, entries }

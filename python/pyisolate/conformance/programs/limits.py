@@ -221,8 +221,51 @@ def one_cells_limit_is_no_others(host: Host) -> None:
     neighbour.take_all()
 
 
+@GROUP.program()
+def fields_of_a_log_are_output(host: Host) -> None:
+    cell = host.spawn(output_bytes_max=5000)
+    cell.run("log('info', 'small', data='x' * 1000)")
+    cell.start("log('info', '', data='x' * 10_000)")
+    cell.death(says=["output_bytes_max=5000"], quiet=True)
+
+
+@GROUP.program()
+def output_over_its_rate_arrives_later(host: Host) -> None:
+    cell = host.spawn(output_bytes_per_second=10_000)
+    cell.exec("for number in range(200): print(f'{number:99}')")
+    got = [cell.cell.recv(20).message for _ in range(200)]
+    host.told("all of it, in order", [int(text) for text in got] == [*range(200)])
+    host.told("it waited", cell.cell.stats.throttled_ms > 0)
+
+
+@GROUP.program()
+def requests_over_their_rate_are_answered_later(host: Host) -> None:
+    cell = host.spawn(requests_per_second_max=5, capabilities={"echo": lambda it: it})
+    cell.exec("answers = [request('echo', 'x', number) for number in range(12)]")
+    cell.run("post(answers == [*range(12)])")
+    host.told("it waited", cell.cell.stats.throttled_ms > 0)
+
+
+@GROUP.program()
+def a_paced_cell_still_meets_its_limits(host: Host) -> None:
+    cell = host.spawn(output_bytes_per_second=1024, wall_time_ms=500)
+    cell.start("while True: print('x' * 99)")
+    cell.death(says=["wall_time_ms=500"], quiet=True)
+    host.still_serves()
+
+
+@GROUP.program("own process")
+def a_share_of_the_processors(host: Host) -> None:
+    cell = host.spawn(cpu_rate_max=0.05)
+    cell.exec("for _ in range(200): sum(range(20_000))")
+    cell.run("post('still here')")
+    host.told("it stood still", cell.cell.stats.throttled_ms > 0)
+    host.refuse_spawn(says=["cpu_rate_max"], cpu_rate_max=0.001)
+
+
 _LIMITS = (
     "wall_time_ms", "cpu_ms", "mem_bytes", "message_bytes_max", "unread_bytes_max",
+    "unread_messages_max", "output_bytes_per_second", "requests_per_second_max",
     "open_files_max", "child_work_max",
 )  # fmt: skip
 
@@ -245,6 +288,8 @@ _EXTREME: dict[str, dict[str, Any]] = {
     "small messages": {"message_bytes_max": 1024},
     "little unread": {"unread_bytes_max": 64 << 10},
     "much time": {"wall_time_ms": 366 * 24 * 3600 * 1000, "cpu_ms": 366 * 24 * 3600 * 1000},
+    "one unread": {"unread_messages_max": 2},
+    "slow": {"output_bytes_per_second": 1024, "requests_per_second_max": 1},
     "large messages": {"message_bytes_max": 2**32 - 2**20 - 1, "unread_bytes_max": 1 << 46},
 }
 

@@ -113,6 +113,25 @@ for _count, _size in ((10, 0), (1000, 10), (20_000, 0), (5_000, 1000), (30, 300_
 
 
 @GROUP.program()
+def a_flood_of_which_ten_messages_may_wait(host: Host) -> None:
+    cell = host.spawn(unread_messages_max=10)
+    handle = cell.start("for number in range(20_000): post(number)")
+    got = [cell.cell.recv(20) for _ in range(20_000)]
+    host.told("all of them, in order", got == [*range(20_000)])
+    cell.wait(handle)
+
+
+@GROUP.program()
+def a_result_behind_more_messages_than_may_wait(host: Host) -> None:
+    cell = host.spawn(unread_messages_max=10)
+    cell.exec("def work():\n    for number in range(50): post(number)\n    return 'done'")
+    cell.failing_call("__main__.work", says=["recv() them, or raise unread_messages_max"])
+    taken = [cell.cell.recv(20) for _ in range(50)]
+    host.told("all of them", taken == [*range(50)])
+    cell.run("post('on')")
+
+
+@GROUP.program()
 def a_result_behind_messages_that_nobody_takes(host: Host) -> None:
     cell = host.spawn(unread_bytes_max=64 << 10)
     cell.exec("def work():\n    for _ in range(2000): post('x' * 200)\n    return 'done'")
