@@ -133,12 +133,14 @@ fn cpu_is_a_share() {
         return;
     }
     group.limit(&GroupLimits { cpu_millicores: Some(100), ..limits() }).unwrap();
+    assert_eq!(group.throttled(), Duration::ZERO);
     let held = in_group(Some(&group), spin);
     let free = in_group(None, spin);
     println!("        {held} of {free} hundredths of a second");
     // A tenth of a second, a period more, and what it used before it was moved.
     assert!(held < 40, "{held}");
     assert!(free > held, "control");
+    assert!(group.throttled() > Duration::from_millis(100), "{:?}", group.throttled());
 }
 
 fn limits_are_read_back() {

@@ -471,7 +471,9 @@ impl CellShared {
 
     pub(crate) fn stats(&self) -> Stats {
         let paced = lock(&self.state).paced_since;
-        let waits = [paced.map(|since| since.elapsed()), lock(&self.throttle).stands_still()];
+        let by_kernel = self.body.as_process().map(|process| process.placement.throttled());
+        let still = lock(&self.throttle).stands_still();
+        let waits = [paced.map(|since| since.elapsed()), still, by_kernel];
         let waits: Duration = waits.into_iter().flatten().sum();
         let waits_ms = u64::try_from(waits.as_millis()).unwrap_or(u64::MAX);
         Stats {

@@ -31,7 +31,7 @@ pub(crate) fn group_limits(limits: &Limits) -> GroupLimits {
             .saturating_add(limits.message_bytes)
             .saturating_add(KERNEL_BYTES),
         threads: limits.threads,
-        cpu_millicores: None,
+        cpu_millicores: limits.cpu_rate(),
     }
 }
 
@@ -93,6 +93,11 @@ impl Placement {
     fn settle(&self, came: Layer) {
         lock(&self.state).layer = Some(came);
         self.changed.notify_all();
+    }
+
+    /// For how long the kernel held the group to its share of CPU time.
+    pub(crate) fn throttled(&self) -> Duration {
+        lock(&self.state).group.as_ref().map_or(Duration::ZERO, Group::throttled)
     }
 
     /// If the kernel killed for want of memory: the most that was charged, in bytes, where that is
@@ -202,6 +207,7 @@ fn work(jobs: &Receiver<Job>) {
             Job::Remove(cell) => {
                 let Some(process) = cell.body.as_process() else { continue };
                 if let Some(group) = lock(&process.placement.state).group.take() {
+                    cell.add_throttled(group.throttled());
                     group.remove();
                 }
             }

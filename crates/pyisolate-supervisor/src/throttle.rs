@@ -1,4 +1,5 @@
-//! Keeps a cell's CPU time to a rate by stopping its process for a while, where no cgroup does it.
+//! Keeps a cell's CPU time to a rate by stopping its process for a while: where there is no control
+//! group, which holds it more evenly, and until its process is in it.
 //!
 //! The kernel counts what the cell used; a look that comes late lets it run longer at once and stand
 //! still longer after. So over any longer while the rate is exact, and only a burst is as long as the

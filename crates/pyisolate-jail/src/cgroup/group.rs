@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{CgroupError, Controller, Folder, Version, file_error, read, write};
 
@@ -156,6 +157,23 @@ impl Group {
     #[must_use]
     pub fn memory_peak_bytes(&self) -> Option<u64> {
         self.memory_file("memory.max_usage_in_bytes", "memory.peak")?.trim().parse().ok()
+    }
+
+    /// For how long its threads, each counted by itself, were held to the share of CPU time.
+    #[must_use]
+    pub fn throttled(&self) -> Duration {
+        let part = self.parts().find(|part| part.1 == Controller::Cpu);
+        let Some(text) = part.and_then(|(folder, _)| read(&folder.path.join("cpu.stat")).ok())
+        else {
+            return Duration::ZERO;
+        };
+        let value = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+            value.trim().parse::<u64>().ok()
+        };
+        // Version 1 counts in nanoseconds.
+        let one = value("throttled_time ").map(Duration::from_nanos);
+        one.or_else(|| value("throttled_usec ").map(Duration::from_micros)).unwrap_or_default()
     }
 
     /// Removes it, once it has no process.
