@@ -2,19 +2,26 @@
 //!
 //! It runs no guest code and reads nothing that guests write. Its standard input is the control
 //! socket, on which it reports if it fails; once the zygote runs, the socket is the zygote's alone.
+//!
+//! What the host refuses is found out by trying: first everything, then a zygote in the host's file
+//! tree, then one in the host's namespaces too. Only a refusal leads on; any other error is the end.
+//!
 //! What is left to it are [errands], which only a single-threaded process outside every jail can do:
 //! the user maps of templates, for the zygote, and programs, for the supervisor, which asks for them
 //! on the socket that is the launcher's standard output.
 #![expect(unsafe_code, reason = "execve of the interpreter inside the jail")]
 
 use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pyisolate_channel::control::{Control, LOAD_RUNTIME, Reply};
 use pyisolate_jail::{
-    Environment, LayerName, Outer, Report, RootPlan, Status, launcher_is_root, spawn_outer,
+    Environment, Ground, LayerName, Outer, OuterChild, Report, RootPlan, Status, best_ground,
+    enter_host_tree, launcher_is_root, spawn_outer_on,
 };
 use thiserror::Error;
 
@@ -35,12 +42,29 @@ enum LaunchError {
     Root(#[from] pyisolate_jail::RootError),
     #[error("{0}")]
     Spawn(#[from] pyisolate_jail::SpawnError),
+    #[error("confining the zygote to the interpreter's files: {0}")]
+    HostTree(#[from] pyisolate_jail::HostTreeError),
+    /// What the zygote's process said before it was the zygote.
+    #[error("{text}")]
+    Child { refusal: bool, text: String },
     #[error("becoming nobody: {0}")]
     Nobody(#[from] pyisolate_jail::NobodyError),
     #[error("{0}")]
     Descriptors(#[from] pyisolate_jail::DescriptorError),
     #[error("{call} for the zygote: {source}")]
     Exec { call: &'static str, source: std::io::Error },
+}
+
+impl LaunchError {
+    /// Whether the host refuses what was tried, so that there is less to be had and not nothing.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Root(error) => error.is_refusal(),
+            Self::Spawn(error) => error.is_refusal(),
+            Self::Child { refusal, .. } => *refusal,
+            _ => false,
+        }
+    }
 }
 
 /// An error and its sources, in one line.
@@ -74,7 +98,7 @@ pub(crate) fn run() -> u8 {
     if rustix::stdio::dup2_stdout(&null).is_err() {
         return 71;
     }
-    match launch(&control) {
+    match launch() {
         Ok((zygote, errands)) => {
             // From here on the supervisor hears the end of the zygote, not of the launcher.
             drop(control);
@@ -90,28 +114,84 @@ pub(crate) fn run() -> u8 {
     }
 }
 
-fn launch(control: &Control) -> Result<(Outer, Control), LaunchError> {
+/// Starts the zygote on the best ground that the host allows.
+fn launch() -> Result<(Outer, Control), LaunchError> {
     let environment = environment(std::env::args_os())?;
     let plan = RootPlan::new(&environment)?;
+    let mut ground = best_ground();
+    loop {
+        let error = match start(&ground, &environment, &plan) {
+            Ok(started) => return Ok(started),
+            Err(error) => error,
+        };
+        if !error.is_refusal() {
+            return Err(error);
+        }
+        let (namespaces, why) = match &error {
+            LaunchError::Spawn(error) => (error.left_namespaces(), error.refusal()),
+            other => (true, whole(other)),
+        };
+        ground = match ground {
+            // The namespaces can be made, but not what belongs in them.
+            Ground::Whole | Ground::WholeAsRoot if namespaces => Ground::HostTree(why),
+            Ground::NoNamespaces(_) => return Err(error),
+            _ => Ground::NoNamespaces(why),
+        };
+    }
+}
+
+fn start(
+    ground: &Ground,
+    environment: &Environment,
+    plan: &RootPlan,
+) -> Result<(Outer, Control), LaunchError> {
+    let failed =
+        |call| move |errno: rustix::io::Errno| LaunchError::Exec { call, source: errno.into() };
     let (errands, zygotes_end) = Control::pair()?;
-    let trees = if launcher_is_root() { Some(plan.open()?) } else { None };
-    let outer = spawn_outer(|child| {
-        let enter = || -> Result<(), LaunchError> {
+    // Closed by execve: then nothing was said, and all is well.
+    let (hear, say) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("pipe"))?;
+    let is_whole = ground.is_whole();
+    let trees = if is_whole && launcher_is_root() { Some(plan.open()?) } else { None };
+    let outer = spawn_outer_on(ground, move |child| {
+        let enter = |child: OuterChild| -> Result<(), LaunchError> {
             match trees {
                 Some(trees) => trees.assemble()?,
-                None => plan.build()?,
+                None if is_whole => plan.build()?,
+                None => {}
             }
             child.become_nobody()?;
+            if !is_whole {
+                enter_host_tree(plan)?;
+            }
             pyisolate_jail::descriptors::close_all_on_exec()?;
-            Err(become_interpreter(&plan, zygotes_end.into()))
+            Err(become_interpreter(&Program::of(ground, environment, plan), zygotes_end.into()))
         };
-        if let Err(error) = enter() {
-            let _ = control.send_reply(&Reply::Fatal(whole(&error)));
+        if let Err(error) = enter(child) {
+            let text = whole(&error);
+            // A security module that lets namespaces be made may still let nothing run in them.
+            let refusal = error.is_refusal()
+                || matches!((ground, &error), (Ground::HostTree(_), LaunchError::Exec { .. }));
+            let kind: &[u8] = if refusal { &[REFUSAL] } else { &[FAULT] };
+            // A launcher that is gone needs no report.
+            let _ = File::from(say).write_all(&[kind, text.as_bytes()].concat());
         }
         70
     })?;
-    Ok((outer, errands))
+    let mut said = Vec::new();
+    let heard = File::from(hear).read_to_end(&mut said);
+    let (refusal, text) = match (heard, said.split_first()) {
+        (Ok(_), None) => return Ok((outer, errands)),
+        (Ok(_), Some((kind, text))) => (*kind == REFUSAL, String::from_utf8_lossy(text).into()),
+        (Err(error), _) => (false, format!("listening to the zygote's process: {error}")),
+    };
+    outer.reap();
+    Err(LaunchError::Child { refusal, text })
 }
+
+/// The first byte of what the zygote's process says if it does not become the zygote.
+const REFUSAL: u8 = b'r';
+const FAULT: u8 = b'f';
 
 /// Reads the launcher's arguments, which follow the program text.
 fn environment(mut arguments: impl Iterator<Item = OsString>) -> Result<Environment, LaunchError> {
@@ -135,33 +215,68 @@ fn environment(mut arguments: impl Iterator<Item = OsString>) -> Result<Environm
     })
 }
 
-/// The whole environment of the zygote and of its cells; where a value is empty, the root's plan
-/// says it.
-const ENVIRONMENT: [(&str, &str); 6] = [
-    ("LD_LIBRARY_PATH", ""),
-    ("PYTHONHOME", ""),
+/// The variables of the zygote and of its cells whose values are always the same.
+const ENVIRONMENT: [(&str, &str); 4] = [
     // Threads that a library starts by itself would be lost in the fork, and count as the cell's.
     ("OPENBLAS_NUM_THREADS", "1"),
     ("OMP_NUM_THREADS", "1"),
     ("MKL_NUM_THREADS", "1"),
     ("LC_ALL", "C.UTF-8"),
 ];
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
+const HOME: &str = "PYTHONHOME";
 
-/// Adds to the report what this process has in its environment.
-pub(crate) fn report_environment(report: &mut Report) {
-    let ours = |name: &OsString| ENVIRONMENT.iter().any(|known| known.0 == name);
+/// Adds to the report what this process has in its environment. `of_root`: the root's plan says what
+/// the rest is; else it is as the launcher had it from the host.
+pub(crate) fn report_environment(report: &mut Report, of_root: bool) {
+    let ours = |name: &OsString| {
+        name == LIBRARIES || name == HOME || ENVIRONMENT.iter().any(|known| known.0 == name)
+    };
     let (known, foreign): (Vec<_>, Vec<_>) =
         std::env::vars_os().map(|(name, _)| name).partition(ours);
-    if foreign.is_empty() {
-        let detail = format!("{} variables, none of them the host's", known.len());
-        report.add(LayerName::Environment, Status::Enforced, detail);
+    let (status, detail) = if !foreign.is_empty() {
+        (Status::Missing, format!("has {foreign:?}"))
+    } else if !of_root && known.iter().any(|name| name == LIBRARIES) {
+        (Status::Partial, format!("{LIBRARIES} is the host's, whose libraries lie there"))
     } else {
-        report.add(LayerName::Environment, Status::Missing, format!("has {foreign:?}"));
+        (Status::Enforced, format!("{} variables, none of them the host's", known.len()))
+    };
+    report.add(LayerName::Environment, status, detail);
+}
+
+/// The zygote's interpreter and what it is told.
+struct Program {
+    interpreter: PathBuf,
+    environment: Vec<Vec<u8>>,
+    /// The zygote's own arguments: the runtime, the ground, the folders of packages.
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Program {
+    fn of(ground: &Ground, environment: &Environment, plan: &RootPlan) -> Self {
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let variable = |name: &str, value: &[u8]| [name.as_bytes(), b"=", value].concat();
+        let mut variables: Vec<_> =
+            ENVIRONMENT.iter().map(|(name, value)| variable(name, value.as_bytes())).collect();
+        let (interpreter, runtime, packages) = if ground.is_whole() {
+            variables.push(variable(LIBRARIES, &bytes(plan.library_path())));
+            // Found by its own path, the interpreter finds its library beside it.
+            variables.push(variable(HOME, &bytes(plan.home())));
+            (plan.interpreter(), plan.runtime(), plan.packages())
+        } else {
+            let libraries = std::env::var_os(LIBRARIES);
+            variables.extend(libraries.map(|paths| variable(LIBRARIES, paths.as_bytes())));
+            let Environment { executable, runtime, packages, .. } = environment;
+            (executable.as_path(), runtime.as_path(), packages.as_slice())
+        };
+        let mut arguments = vec![bytes(runtime), ground.encode().into_bytes()];
+        arguments.extend(packages.iter().map(|path| bytes(path)));
+        Self { interpreter: interpreter.to_path_buf(), environment: variables, arguments }
     }
 }
 
 /// Executes the interpreter inside the jail. Returns only if that failed.
-fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
+fn become_interpreter(zygote: &Program, errands: OwnedFd) -> LaunchError {
     let failed =
         |call| move |errno: rustix::io::Errno| LaunchError::Exec { call, source: errno.into() };
     // The errand socket goes to its number and stays open over exec; everything else closes itself.
@@ -181,44 +296,21 @@ fn become_interpreter(plan: &RootPlan, errands: OwnedFd) -> LaunchError {
             return error;
         }
     }
-    let library_path = plan.library_path().as_os_str().as_bytes();
-    let home = plan.home().as_os_str().as_bytes();
-    let environment = ENVIRONMENT.map(|(name, value)| {
-        let value = match name {
-            "LD_LIBRARY_PATH" => library_path,
-            "PYTHONHOME" => home,
-            _ => value.as_bytes(),
-        };
-        [name.as_bytes(), b"=", value].concat()
-    });
-    // Found by its own path, the interpreter finds its library beside it.
-    let interpreter = plan.interpreter().to_string_lossy();
-    let program = format!("{LOAD_RUNTIME}runtime.zygote(sys.argv[2:])");
-    let mut arguments: Vec<Vec<u8>> = [
-        // -E and -s, but not -I: that would ignore PYTHONHOME.
-        &*interpreter,
-        "-s",
-        "-P",
-        "-S",
-        "-B",
-        "-X",
-        "utf8",
-        "-c",
-        &program,
-    ]
-    .iter()
-    .map(|text| text.as_bytes().to_vec())
-    .collect();
-    arguments.push(plan.runtime().as_os_str().as_bytes().to_vec());
-    arguments.extend(plan.packages().iter().map(|path| path.as_os_str().as_bytes().to_vec()));
+    let interpreter = zygote.interpreter.as_os_str().as_bytes();
+    let program = format!("{LOAD_RUNTIME}runtime.zygote(sys.argv[2], sys.argv[3:])");
+    // -E and -s, but not -I: that would ignore PYTHONHOME.
+    let flags = ["-s", "-P", "-S", "-B", "-X", "utf8", "-c", &program];
+    let mut arguments = vec![interpreter.to_vec()];
+    arguments.extend(flags.iter().map(|text| text.as_bytes().to_vec()));
+    arguments.extend_from_slice(&zygote.arguments);
     let strings = |texts: &[Vec<u8>]| -> Vec<CString> {
         texts.iter().filter_map(|text| CString::new(text.as_slice()).ok()).collect()
     };
-    let (arguments, environment) = (strings(&arguments), strings(&environment));
+    let (arguments, environment) = (strings(&arguments), strings(&zygote.environment));
     let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
         texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
     };
-    let Ok(path) = CString::new(plan.interpreter().as_os_str().as_bytes()) else {
+    let Ok(path) = CString::new(interpreter) else {
         return LaunchError::Argument("interpreter without a NUL byte");
     };
     // SAFETY: a NUL-terminated path and two null-terminated arrays of NUL-terminated strings, all

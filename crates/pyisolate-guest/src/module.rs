@@ -210,10 +210,10 @@ fn launch_process(_: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     Object::int(launch::run().into())
 }
 
-/// `zygote(packages)`: this process becomes the zygote, and its children cells; never returns.
+/// `zygote(ground, packages)`: this process becomes the zygote, and its children cells; never returns.
 fn run_zygote(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
-    let [packages] = expect(arguments)?;
-    zygote::run(state, packages)
+    let [ground, packages] = expect(arguments)?;
+    zygote::run(state, str_of(ground)?, packages)
 }
 
 // --- between Python objects and the link --------------------------------------------------------

@@ -563,6 +563,12 @@ def prepare(packages):
     _rehearse()
 
 
+def prepare_in_host_tree(packages):
+    """The same where the host refuses a root: its names are there to be seen."""
+    prepare(packages)
+    wiring.overlook_the_host(sys.path)
+
+
 def prepare_interpreter(packages):
     """Makes a sub-interpreter of the host's process ready: called once, in each."""
     sys.path[:] = [folder for folder in sys.path if folder.startswith(f"{sys.base_prefix}/")]

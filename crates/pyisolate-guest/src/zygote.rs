@@ -8,11 +8,12 @@
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyisolate_abi::message::{EXIT_OUT_OF_MEMORY, TEXT_BYTES_MAX, ToHost};
 use pyisolate_channel::GuestEnd;
 use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
-use pyisolate_jail::{CellJail, Cloned, RlimitError, Rlimits, Role, await_map, clone_cell};
+use pyisolate_jail::{CellJail, Cloned, Ground, RlimitError, Rlimits, Role, await_map};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -56,7 +57,7 @@ struct Birth {
 
 /// Runs this process as the zygote. The processes that it forks run as cells in here too. None of
 /// them returns.
-pub(crate) fn run(state: &State, packages: Borrowed) -> PyResult<Object> {
+pub(crate) fn run(state: &State, ground: &str, packages: Borrowed) -> PyResult<Object> {
     let control = match adopt(0) {
         Ok(fd) => Control::from(fd),
         Err(_) => exit(71),
@@ -65,8 +66,12 @@ pub(crate) fn run(state: &State, packages: Borrowed) -> PyResult<Object> {
         Ok(fd) => Control::from(fd),
         Err(_) => exit(71),
     };
+    let Some(ground) = Ground::decode(ground) else {
+        fatal(&control, "the launcher did not say what the zygote stands on");
+    };
     let prepared = (|| {
-        state.runtime(c"prepare")?.call([Object::borrowed(packages)?])?;
+        let prepare = if ground.is_whole() { c"prepare" } else { c"prepare_in_host_tree" };
+        state.runtime(prepare)?.call([Object::borrowed(packages)?])?;
         state.runtime(c"freeze")?.call([])
     })();
     if prepared.is_err() {
@@ -74,14 +79,14 @@ pub(crate) fn run(state: &State, packages: Borrowed) -> PyResult<Object> {
         ffi::print_error();
         fatal(&control, "the guest runtime could not be prepared");
     }
-    let jail = match confine() {
+    let jail = match confine(ground) {
         Ok(jail) => jail,
         Err(error) => fatal(&control, &whole(&error)),
     };
     // What a zygote owns is closed by number in the jail of its child, which therefore must not
     // close it again.
     let mut serving =
-        ManuallyDrop::new(Serving { control, errands: Some(errands), children: Vec::new() });
+        ManuallyDrop::new(Serving { jail, control, errands: Some(errands), children: Vec::new() });
     loop {
         let birth = match serving.serve() {
             Ok(birth) => birth,
@@ -92,7 +97,7 @@ pub(crate) fn run(state: &State, packages: Borrowed) -> PyResult<Object> {
         // From here on this is a forked process.
         state.set_link(None);
         let Some(control) = live(state, jail, birth) else { exit(0) };
-        serving = ManuallyDrop::new(Serving { control, errands: None, children: Vec::new() });
+        serving = ManuallyDrop::new(Serving { jail, control, errands: None, children: Vec::new() });
     }
 }
 
@@ -121,14 +126,16 @@ fn adopt(number: RawFd) -> Result<OwnedFd, Errno> {
     Ok(moved)
 }
 
-fn confine() -> Result<&'static CellJail, ZygoteError> {
-    let jail = CellJail::prepare()?;
+fn confine(ground: Ground) -> Result<&'static CellJail, ZygoteError> {
+    let jail = CellJail::prepare_on(ground)?;
+    KERNEL_COUNTS_THREADS.store(jail.counts_threads(), Ordering::Relaxed);
     jail.enter_zygote()?;
     // Every process that is forked from here uses it, and its descriptors are closed by number.
     Ok(Box::leak(Box::new(jail)))
 }
 
 struct Serving {
+    jail: &'static CellJail,
     control: Control,
     /// To the launcher; a template's zygote has none, and can make no templates.
     errands: Option<Control>,
@@ -194,6 +201,8 @@ impl Serving {
         }
         let gate = match &fork.control {
             None => None,
+            // It has no user namespace for a map, and will say so itself.
+            Some(_) if !self.jail.is_whole() => None,
             Some(_) => {
                 let failed =
                     |errno: Errno| ZygoteError::Call { call: "socketpair", source: errno.into() };
@@ -205,7 +214,7 @@ impl Serving {
             }
         };
         fork::before();
-        match clone_cell() {
+        match self.jail.clone_cell() {
             Ok(Cloned::Child) => {
                 fork::in_child();
                 let mapped = gate.map(|(_, theirs)| theirs);
@@ -311,7 +320,7 @@ fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
     let confined =
         match entered.map_err(|error| whole(&error)).and_then(|report| mapped.map(|()| report)) {
             Ok(mut report) => {
-                report_environment(&mut report);
+                report_environment(&mut report, jail.is_whole());
                 link.send(&ToHost::Ready(&report.encode()))
             }
             Err(mut message) => {
@@ -346,6 +355,9 @@ fn live(state: &State, jail: &CellJail, birth: Birth) -> Option<Control> {
 /// libraries reserve without touching it. Page tables for all of it take a five-hundredth of that.
 const RESERVABLE_BYTES: u64 = 32 << 30;
 
+/// Whether `RLIMIT_NPROC` is the cell's own. Set in the zygote, before any cell is forked.
+static KERNEL_COUNTS_THREADS: AtomicBool = AtomicBool::new(true);
+
 /// Applies the cell's own limits, before guest code runs. The guest can only lower them. Where the
 /// host's own limit is lower, that one holds.
 pub(crate) fn limit(
@@ -360,7 +372,10 @@ pub(crate) fn limit(
     };
     let limits = Rlimits {
         open_files: at_most(Resource::Nofile, open_files),
-        threads: at_most(Resource::Nproc, threads),
+        threads: KERNEL_COUNTS_THREADS
+            .load(Ordering::Relaxed)
+            .then(|| at_most(Resource::Nproc, threads))
+            .flatten(),
         data_bytes: at_most(Resource::Data, mem_bytes),
         address_space_bytes: at_most(Resource::As, mem_bytes.saturating_add(RESERVABLE_BYTES)),
         cpu_seconds: at_most(Resource::Cpu, cpu_seconds),

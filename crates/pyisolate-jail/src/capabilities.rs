@@ -99,6 +99,21 @@ pub fn drop_bounding() -> Result<(), CapabilityError> {
     Ok(())
 }
 
+/// Empties the bounding set and locks the secure bits where the host lets it be, and every other set
+/// in any case: in a process that may have no capabilities, or none that a security module lets it
+/// use.
+///
+/// # Errors
+/// Names the step that failed for another reason than being refused.
+pub(crate) fn drop_what_may_be_dropped() -> Result<(), CapabilityError> {
+    match drop_bounding().and_then(|()| lock()) {
+        Err(CapabilityError::DropBounding { source, .. } | CapabilityError::SecureBits(source))
+            if source.raw_os_error() == Some(libc::EPERM) => {}
+        done => done?,
+    }
+    drop_sets()
+}
+
 /// Whether the calling thread has all of `wanted` in its effective set.
 pub(crate) fn has(wanted: CapabilitySet) -> Result<bool, CapabilityError> {
     let sets =

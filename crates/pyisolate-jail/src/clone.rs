@@ -35,10 +35,16 @@ pub const CELL_CLONE_FLAGS: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_CHILD_CLEARTID
     | libc::SIGCHLD) as u64;
 
+/// The flags of a process in its maker's namespaces: of the zygote and of cells where no namespace
+/// can be had.
+pub(crate) const PLAIN_CLONE_FLAGS: u64 =
+    (libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD)
+        as u64;
+
 /// Which side of a clone the caller is on.
 #[derive(Debug)]
 pub enum Cloned {
-    /// The new process: pid 1 of its own namespace.
+    /// The new process: pid 1 of its own namespace, if it was given one.
     Child,
     /// The caller.
     Parent {
@@ -78,7 +84,7 @@ pub(crate) fn clone_program() -> io::Result<Cloned> {
     clone_with(PROGRAM_CLONE_FLAGS)
 }
 
-fn clone_with(flags: u64) -> io::Result<Cloned> {
+pub(crate) fn clone_with(flags: u64) -> io::Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
     let thread_id = thread_id_address();
     let pidfd_slot = (&raw mut pidfd).cast::<libc::c_void>();
@@ -106,7 +112,7 @@ fn clone_with(flags: u64) -> io::Result<Cloned> {
     finish(result, pidfd)
 }
 
-pub(crate) fn finish(result: libc::c_long, pidfd: libc::c_int) -> io::Result<Cloned> {
+fn finish(result: libc::c_long, pidfd: libc::c_int) -> io::Result<Cloned> {
     match i32::try_from(result) {
         Ok(0) => Ok(Cloned::Child),
         Ok(pid) if pid > 0 => {
@@ -125,7 +131,7 @@ pub(crate) fn finish(result: libc::c_long, pidfd: libc::c_int) -> io::Result<Clo
 /// would then signal a thread that is not there. Telling the kernel to write the child's id
 /// (`CLONE_CHILD_SETTID`) to the same place, as libc's own `fork` does, puts that right. Null where
 /// the kernel cannot say (`CONFIG_CHECKPOINT_RESTORE` off).
-pub(crate) fn thread_id_address() -> *mut libc::c_void {
+fn thread_id_address() -> *mut libc::c_void {
     match rustix::thread::get_clear_child_tid_address() {
         Ok(Some(address)) => address.as_ptr(),
         Ok(None) | Err(_) => ptr::null_mut(),

@@ -28,10 +28,10 @@ use crate::command_root::{CommandRoot, CommandTrees, DEVICES, SCRATCH_PATH};
 use crate::landlock::Support;
 use crate::namespaces::OuterChild;
 use crate::{
-    CapabilityError, CommandFilter, CommandRootError, DescriptorError, Domain, LandlockError,
-    LayerName, NetworkError, NobodyError, Outer, ProcessError, Report, RlimitError, Rlimits,
-    SeccompError, SpawnError, Status, capabilities, descriptors, launcher_is_root, network,
-    process, spawn_outer,
+    CapabilityError, CommandFilter, CommandRootError, DescriptorError, Domain, Ground,
+    LandlockError, LayerName, NetworkError, NobodyError, Outer, ProcessError, Report, RlimitError,
+    Rlimits, SeccompError, SpawnError, Status, best_ground, capabilities, descriptors,
+    launcher_is_root, network, process, spawn_outer,
 };
 
 /// What the program is told of itself when it cannot be executed, as shells have it.
@@ -109,6 +109,12 @@ pub enum CommandError {
     /// Descriptors.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
+    /// The program would be root outside of its jail, whose processes the kernel does not count.
+    #[error(
+        "a program of this root's could start processes without end: run the host as an ordinary \
+         user, or with CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID"
+    )]
+    AsRoot,
     /// Resource limits.
     #[error(transparent)]
     Rlimits(#[from] RlimitError),
@@ -137,6 +143,9 @@ pub fn spawn_command(
     line: BorrowedFd<'_>,
     say: &dyn Fn(CommandEvent<'_>),
 ) -> Result<Outer, CommandError> {
+    if best_ground() == Ground::WholeAsRoot {
+        return Err(CommandError::AsRoot);
+    }
     let root = CommandRoot::new(&command.read)?;
     let path = CString::new(command.program.as_os_str().as_bytes())
         .map_err(|_| CommandError::Program(command.program.clone()))?;

@@ -29,7 +29,10 @@ pub enum DescriptorError {
         source: io::Error,
     },
     /// `close_range`.
-    #[error("close_range({first}, {last}) failed")]
+    #[error(
+        "close_range({first}, {last}) failed; it needs Linux 5.11, and a container's seccomp profile \
+         that passes it"
+    )]
     Close {
         /// The first descriptor of the range.
         first: u32,
@@ -93,6 +96,20 @@ pub unsafe fn close_all_but(keep: &[RawFd], null: BorrowedFd<'_>) -> Result<(), 
         first = kept + 1;
     }
     close_range(first, u32::MAX, 0)
+}
+
+/// Gives the calling thread a descriptor table of its own, a copy of the one that it shared. As
+/// `unshare(CLONE_FILES)` does, which containers forbid with the rest of that call.
+///
+/// # Safety
+/// From here on the thread closes descriptors, and others close theirs, without the other side's
+/// noticing. It is new, and knows which of both it owns.
+///
+/// # Errors
+/// The kernel's; `EINVAL` before Linux 5.9.
+pub(crate) unsafe fn own_table() -> Result<(), DescriptorError> {
+    // No descriptor has this number, so that none is closed.
+    close_range(u32::MAX, u32::MAX, libc::CLOSE_RANGE_UNSHARE)
 }
 
 /// Whether a list can be kept: ascending, each once, no standard stream.

@@ -2,16 +2,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::StatVfsMountFlags;
 
-use crate::landlock::Support;
+use crate::clone::{self, Cloned, PLAIN_CLONE_FLAGS};
+use crate::ground::Ground;
+use crate::landlock::{self, Support};
 use crate::rlimits::Rlimits;
 use crate::seccomp::{self, Filters};
 use crate::{
     CapabilityError, DescriptorError, Domain, LandlockError, LayerName, NetworkError, ProcessError,
     Report, RlimitError, SeccompError, Status, capabilities, descriptors, network, process,
 };
+
+mod layers;
+
+pub(crate) use layers::landlock_layer;
 
 /// What a cloned process is going to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,9 @@ pub enum PrepareError {
     /// The root can be written: this is not the outer jail.
     #[error("the root is not read-only; enter the outer jail before preparing cells")]
     RootWritable,
+    /// The zygote is not the first process of a pid namespace that it was said to have.
+    #[error("a zygote with namespaces of its own must be pid 1, but is {0}")]
+    NotInit(u32),
     /// The network namespace has a way out.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -54,6 +64,16 @@ pub enum EnterError {
     /// The process is not pid 1: it was not cloned by [`crate::clone_cell`].
     #[error("a cell must be pid 1 of its own namespace, but is {0}")]
     NotInit(u32),
+    /// The zygote ended before its cell was tied to its life.
+    #[error("the zygote is gone")]
+    Orphan,
+    /// A process that makes others was to run code of a guest's where no namespace ends them with
+    /// it.
+    #[error(
+        "namespaces: a template needs its own, so that nothing that its set-up starts outlives it; \
+         spawn cells without a template here, or let this user have user namespaces ({0})"
+    )]
+    TemplateNeedsNamespaces(String),
     /// The process has no capabilities to drop, which a fresh user namespace would have given it.
     #[error("a cell must be in a fresh user namespace, but has no capability in the one it is in")]
     NotFresh,
@@ -80,6 +100,9 @@ pub enum EnterError {
 /// What every cell enters, made once in the zygote and inherited by each clone.
 #[derive(Debug)]
 pub struct CellJail {
+    ground: Ground,
+    /// The process that clones cells, by the number that it and they know it by.
+    maker: AtomicU32,
     domain: Domain,
     filters: Filters,
     null: OwnedFd,
@@ -93,16 +116,66 @@ impl CellJail {
     /// # Errors
     /// When the caller is not in the outer jail, or the kernel refuses a part.
     pub fn prepare() -> Result<Self, PrepareError> {
-        let root = rustix::fs::statvfs("/").map_err(|error| PrepareError::Root(error.into()))?;
-        if !root.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            return Err(PrepareError::RootWritable);
+        Self::prepare_on(Ground::Whole)
+    }
+
+    /// The same where the launcher found poorer ground. What that still has is checked all the same.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_on(ground: Ground) -> Result<Self, PrepareError> {
+        let filters = match ground {
+            Ground::Whole | Ground::WholeAsRoot => {
+                let root =
+                    rustix::fs::statvfs("/").map_err(|error| PrepareError::Root(error.into()))?;
+                if !root.f_flag.contains(StatVfsMountFlags::RDONLY) {
+                    return Err(PrepareError::RootWritable);
+                }
+                network::verify_empty()?;
+                Filters::compile()?
+            }
+            Ground::HostTree(_) => {
+                let pid = std::process::id();
+                if pid != 1 {
+                    return Err(PrepareError::NotInit(pid));
+                }
+                network::verify_empty()?;
+                Filters::compile_shared()?
+            }
+            Ground::NoNamespaces(_) => Filters::compile_shared()?,
+        };
+        let domain = Domain::prepare()?;
+        if !ground.is_whole() && domain.support() != Support::Missing {
+            landlock::verify_listed()?;
         }
-        network::verify_empty()?;
-        Ok(Self {
-            domain: Domain::prepare()?,
-            filters: Filters::compile()?,
-            null: descriptors::open_null()?,
-        })
+        let (maker, null) = (AtomicU32::new(0), descriptors::open_null()?);
+        Ok(Self { ground, maker, domain, filters, null })
+    }
+
+    /// Whether the kernel counts a cell's threads by `RLIMIT_NPROC`. It does in a user namespace of
+    /// the cell's own; else it would count every process of the host's user. Root it never limits.
+    #[must_use]
+    pub fn counts_threads(&self) -> bool {
+        self.ground == Ground::Whole
+    }
+
+    /// Whether cells have namespaces and a root of their own: else none can be a template (see
+    /// [`EnterError::TemplateNeedsNamespaces`]).
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.ground.is_whole()
+    }
+
+    /// Clones a cell: into namespaces of its own, where there are any to be had.
+    ///
+    /// # Errors
+    /// As [`clone::clone_cell`].
+    pub fn clone_cell(&self) -> io::Result<Cloned> {
+        self.maker.store(std::process::id(), Ordering::Relaxed);
+        match self.ground {
+            Ground::Whole | Ground::WholeAsRoot => clone::clone_cell(),
+            Ground::HostTree(_) | Ground::NoNamespaces(_) => clone::clone_with(PLAIN_CLONE_FLAGS),
+        }
     }
 
     /// Confines the zygote: no capabilities, no privileges by `execve`, not traceable, dies with
@@ -122,7 +195,7 @@ impl CellJail {
         Ok(())
     }
 
-    /// Applies every layer to a process fresh from [`crate::clone_cell`], whose parent has
+    /// Applies every layer to a process fresh from [`Self::clone_cell`], whose parent has
     /// [`Self::enter_zygote`] behind it. `keep` are the descriptors that stay open, ascending and
     /// above 2.
     ///
@@ -141,48 +214,37 @@ impl CellJail {
         limits: &Rlimits,
     ) -> Result<Report, EnterError> {
         let mut report = Report::default();
-        let pid = std::process::id();
-        if pid != 1 {
-            return Err(EnterError::NotInit(pid));
+        match self.ground.why() {
+            None => verify_fresh()?,
+            Some(why) if role == Role::Template => {
+                return Err(EnterError::TemplateNeedsNamespaces(why.to_owned()));
+            }
+            Some(_) => {}
         }
-        // The zygote has no capabilities, so to have some now proves the new user namespace; and
-        // one clone made it together with the pid, mount, ipc and uts namespaces, or would have
-        // failed.
-        if !capabilities::any_effective()? {
-            return Err(EnterError::NotFresh);
-        }
-        for (name, detail) in [
-            (LayerName::UserNamespace, "its own, with nobody mapped"),
-            (LayerName::PidNamespace, "its own: the cell is process 1 and can make no other"),
-            (LayerName::MountNamespace, "its own"),
-            (LayerName::IpcNamespace, "its own"),
-            (LayerName::UtsNamespace, "its own"),
-            (LayerName::NetworkNamespace, "one without interfaces, shared by cells"),
-        ] {
-            report.add(name, Status::Enforced, detail);
-        }
-        report.add(
-            LayerName::Root,
-            Status::Enforced,
-            "read-only tree of the interpreter and its packages",
-        );
+        self.report_ground(&mut report);
 
         process::unblock_signals()?;
         limits.apply()?;
-        capabilities::drop_all()?;
+        if self.ground.is_whole() {
+            capabilities::drop_all()?;
+            capabilities::verify_bounding_empty()?;
+        } else {
+            capabilities::drop_what_may_be_dropped()?;
+        }
         capabilities::verify_none()?;
-        capabilities::verify_bounding_empty()?;
-        report.add(
-            LayerName::Capabilities,
-            Status::Enforced,
-            "none in any set; secure bits locked",
-        );
+        report.layers.push(self.capabilities_layer());
         process::no_new_privileges()?;
         report.add(LayerName::NoNewPrivileges, Status::Enforced, "set for good");
         process::not_dumpable()?;
         process::die_with_parent()?;
+        // In a pid namespace of its own nobody stays behind; the parent has no number there.
+        let maker = self.maker.load(Ordering::Relaxed);
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        if !self.ground.is_whole() && u32::try_from(parent) != Ok(maker) {
+            return Err(EnterError::Orphan);
+        }
         report.add(LayerName::Process, Status::Enforced, "not dumpable; killed with its parent");
-        report.layers.push(rlimits_layer(limits));
+        report.layers.push(self.rlimits_layer(limits));
 
         self.domain.enter()?;
         report.layers.push(landlock_layer(self.domain.support()));
@@ -198,12 +260,22 @@ impl CellJail {
         );
         match role {
             Role::Cell => {
-                self.filters.install_cell()?;
+                let only_reads = !self.domain.support().guards_truncation();
+                if self.ground.is_whole() {
+                    self.filters.install_cell()?;
+                } else {
+                    self.filters.install_shared_cell(only_reads)?;
+                }
                 let calls = Filters::cell_calls();
                 let detail = format!(
-                    "allow-list of {} calls, {} of them by argument",
+                    "allow-list of {} calls, {} of them by argument{}",
                     calls.len(),
-                    calls.filter(|call| call.1).count()
+                    calls.filter(|call| call.1).count(),
+                    match () {
+                        () if self.ground.is_whole() => "",
+                        () if only_reads => "; signals to itself alone; no file is opened to write",
+                        () => "; signals to itself alone",
+                    }
                 );
                 report.add(LayerName::Seccomp, Status::Enforced, detail);
             }
@@ -234,25 +306,13 @@ impl CellJail {
     }
 }
 
-fn rlimits_layer(limits: &Rlimits) -> crate::Layer {
-    let (status, detail) = match limits.describe() {
-        none if none.is_empty() => (Status::Missing, "no limit was asked for".to_owned()),
-        some => (Status::Enforced, some),
-    };
-    crate::Layer { name: LayerName::Rlimits, status, detail }
-}
-
-pub(crate) fn landlock_layer(support: Support) -> crate::Layer {
-    let (status, detail) = match support {
-        Support::Complete { abi } => {
-            (Status::Enforced, format!("ABI {abi}: read files only, no TCP, no signals out"))
-        }
-        Support::Partial { abi, lacks } => {
-            (Status::Partial, format!("ABI {abi} of this kernel lacks: {lacks}"))
-        }
-        Support::Missing => {
-            (Status::Missing, "this kernel has no Landlock, or booted without it".to_owned())
-        }
-    };
-    crate::Layer { name: LayerName::Landlock, status, detail }
+/// Checks that the process came out of a clone into new namespaces.
+fn verify_fresh() -> Result<(), EnterError> {
+    let pid = std::process::id();
+    if pid != 1 {
+        return Err(EnterError::NotInit(pid));
+    }
+    // The zygote has no capabilities, so to have some now proves the new user namespace; and one
+    // clone made it together with the pid, mount, ipc and uts namespaces, or would have failed.
+    if capabilities::any_effective()? { Ok(()) } else { Err(EnterError::NotFresh) }
 }

@@ -64,7 +64,7 @@ pub enum LandlockError {
     NotInForce,
 }
 
-/// What a thread may do at a path, and below it if it is a directory.
+/// What may be done at a path, and below it if it is a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Grant {
     /// Read files and list directories.
@@ -73,6 +73,8 @@ pub(crate) enum Grant {
     Listing,
     /// Read this one file.
     File,
+    /// Read it and execute it.
+    Program,
     /// Read it and write to it.
     Null,
 }
@@ -130,9 +132,10 @@ impl Domain {
         Ok(Self { ruleset: created.into(), support })
     }
 
-    /// Makes the ruleset of a thread, which reads `grants` and nothing else of the tree that the
-    /// caller has now. The rules are about the files themselves, by whatever path they are reached.
-    pub(crate) fn prepare_thread(grants: &[(PathBuf, Grant)]) -> Result<Self, LandlockError> {
+    /// Makes the ruleset of who stays in the host's tree: it has `grants` and nothing else of the
+    /// tree that the caller has now. The rules are about the files themselves, by whatever path they
+    /// are reached.
+    pub(crate) fn prepare_listed(grants: &[(PathBuf, Grant)]) -> Result<Self, LandlockError> {
         let support = Support::probe();
         if support == Support::Missing {
             return Ok(Self { ruleset: None, support });
@@ -143,6 +146,7 @@ impl Domain {
                 Grant::Tree => AccessFs::ReadFile | AccessFs::ReadDir,
                 Grant::Listing => AccessFs::ReadDir.into(),
                 Grant::File => AccessFs::ReadFile.into(),
+                Grant::Program => AccessFs::ReadFile | AccessFs::Execute,
                 Grant::Null => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate,
             };
             created = created.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
@@ -177,9 +181,9 @@ impl Domain {
     }
 }
 
-/// Tries what the domain of a thread refuses on every kernel that has Landlock: to list the root.
-/// (There is no call that asks for the domain itself.)
-pub(crate) fn verify_thread() -> Result<(), LandlockError> {
+/// Tries what the domain of [`Domain::prepare_listed`] refuses on every kernel that has Landlock: to
+/// list the root. (There is no call that asks for the domain itself.)
+pub(crate) fn verify_listed() -> Result<(), LandlockError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open("/", flags, Mode::empty()) {
         Err(rustix::io::Errno::ACCESS) => Ok(()),
@@ -204,6 +208,11 @@ fn nothing_but_reading() -> Result<RulesetCreated, LandlockError> {
 }
 
 impl Support {
+    /// Whether opening a file for reading cannot cut it off (`O_TRUNC`): since version 3.
+    pub(crate) fn guards_truncation(self) -> bool {
+        matches!(self, Self::Complete { abi } | Self::Partial { abi, .. } if abi >= 3)
+    }
+
     /// Asks the kernel for its Landlock version.
     #[must_use]
     pub fn probe() -> Self {

@@ -18,11 +18,11 @@
 //!
 //! **What it refuses to do.** It never weakens itself in silence: a layer that cannot be applied is
 //! an error, and the process that meets it has to end. The exceptions are Landlock, which a kernel
-//! may lack, and what a thread cannot have, or not without rights; then the [`Report`] says so, and
-//! who demands it can refuse the cell. Every
+//! may lack, namespaces and mounts that the host refuses ([`Ground`]), and what a thread cannot have,
+//! or not without rights; then the [`Report`] says so, and who demands it can refuse the cell. Every
 //! layer in a report was read back from the kernel. Nothing here grants anything: there is no call
-//! to widen a jail once entered. It knows no policy, and does not run where the
-//! kernel has no user namespaces or is older than 5.14.
+//! to widen a jail once entered. It knows no policy, and does not run where the kernel has no seccomp
+//! filters or is older than 5.14.
 
 pub mod capabilities;
 mod cgroup;
@@ -32,6 +32,7 @@ mod command_root;
 pub mod descriptors;
 pub mod elf;
 mod enter;
+mod ground;
 mod landlock;
 mod layer;
 mod ld_so_conf;
@@ -59,10 +60,12 @@ pub use command_root::CommandRootError;
 pub use descriptors::DescriptorError;
 pub use elf::Unresolved;
 pub use enter::{CellJail, EnterError, PrepareError, Role};
+pub use ground::{Ground, HostTreeError, enter_host_tree};
 pub use landlock::{Domain, LandlockError, Support};
 pub use layer::{LayerName, Status};
 pub use namespaces::{
-    NOBODY, NobodyError, Outer, OuterChild, SpawnError, launcher_is_root, spawn_outer,
+    NOBODY, NobodyError, Outer, OuterChild, SpawnError, best_ground, launcher_is_root, spawn_outer,
+    spawn_outer_on,
 };
 pub use network::NetworkError;
 pub use plan::{Bind, BindKind, Environment, PlanError, RootPlan};

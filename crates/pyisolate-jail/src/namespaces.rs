@@ -8,10 +8,13 @@
 //!
 //! After `execve` a process of any user but root has no capabilities left, which is what the zygote
 //! wants.
+//!
+//! On poorer [`Ground`] the same process starts without what the host refuses, as the user that the
+//! launcher is.
 
 #![expect(
     unsafe_code,
-    reason = "raw clone3 and _exit: no safe wrapper can exist for a call that returns twice"
+    reason = "_exit of a copied process: what its maker would clean up is not the copy's"
 )]
 
 use std::fs;
@@ -22,7 +25,10 @@ use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
 
-use crate::clone::{Cloned, finish, thread_id_address};
+use rustix::thread::CapabilitySet;
+
+use crate::clone::{Cloned, PLAIN_CLONE_FLAGS, clone_with};
+use crate::ground::{self, Ground};
 use crate::{capabilities, process};
 
 /// The user and group of everything in the jail: the kernel's overflow id, which owns nothing.
@@ -34,15 +40,13 @@ const HOSTNAME: &[u8] = b"cell";
 /// The exit code of a child that panicked: the one of a Rust program that does.
 const PANICKED: i32 = 101;
 
-const OUTER_CLONE_FLAGS: i32 = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWNET
-    | libc::CLONE_PIDFD
-    | libc::CLONE_CHILD_SETTID
-    | libc::CLONE_CHILD_CLEARTID;
+const OUTER_CLONE_FLAGS: u64 = PLAIN_CLONE_FLAGS
+    | (libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWNET) as u64;
 
 /// How a host lets its users have user namespaces.
 const USERNS_ADVICE: &str = "user namespaces are not available here: check sysctl kernel.unprivileged_userns_clone=1 \
@@ -56,8 +60,8 @@ pub enum SpawnError {
     /// The kernel, or a security module, refuses user namespaces.
     #[error("{USERNS_ADVICE}")]
     UserNamespaces(#[source] io::Error),
-    /// `clone3` failed for another reason.
-    #[error("clone3 of the outer jail failed")]
+    /// `clone` failed for another reason.
+    #[error("clone of the outer jail failed")]
     Clone(#[source] io::Error),
     /// A pipe between launcher and child could not be made, read or written.
     #[error("the pipe to the outer jail's first process failed")]
@@ -81,6 +85,35 @@ pub enum SpawnError {
     /// The child could not set the host name, the first thing that needs its new capabilities.
     #[error("sethostname inside the outer jail failed; {USERNS_ADVICE}")]
     Hostname(#[source] io::Error),
+}
+
+impl SpawnError {
+    /// Whether the host refuses what was asked for, as opposed to a fault in the asking.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::UserNamespaces(_) => true,
+            Self::Map { source, .. } | Self::Hostname(source) => ground::is_refusal(source),
+            Self::Clone(_) | Self::Pipe(_) | Self::Namespace { .. } => false,
+        }
+    }
+
+    /// Whether the namespaces could be made all the same, and were of no use.
+    #[must_use]
+    pub fn left_namespaces(&self) -> bool {
+        matches!(self, Self::Hostname(_))
+    }
+
+    /// What was refused and how, in a few words and without advice.
+    #[must_use]
+    pub fn refusal(&self) -> String {
+        match self {
+            Self::UserNamespaces(source) => format!("clone into new namespaces: {source}"),
+            Self::Map { source, .. } => format!("mapping a user into a new namespace: {source}"),
+            Self::Hostname(source) => format!("sethostname in a new namespace: {source}"),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Why stepping down to nobody failed.
@@ -110,21 +143,45 @@ pub struct Outer {
     pub pid: i32,
     /// A handle to it. Close-on-exec.
     pub pidfd: OwnedFd,
-    /// Its user namespace, opened while it can still be inspected.
-    pub(crate) user_namespace: OwnedFd,
+    /// Its user namespace, opened while it can still be inspected, if it has one of its own.
+    pub(crate) user_namespace: Option<OwnedFd>,
 }
 
-/// What the child knows of itself when it starts: whether it is root inside, and so has a step down
-/// to make.
+impl Outer {
+    /// Waits until it ended, and reaps it.
+    pub fn reap(self) {
+        let id = rustix::process::WaitId::PidFd(self.pidfd.as_fd());
+        // It fails only if it was reaped already.
+        let _ = rustix::io::retry_on_intr(|| {
+            rustix::process::waitid(id.clone(), rustix::process::WaitIdOptions::EXITED)
+        });
+    }
+}
+
+/// What the child knows of itself when it starts.
 #[derive(Debug)]
 pub struct OuterChild {
+    /// It is root inside, and so has a step down to make.
     root: bool,
+    /// It may lack the capabilities that a new user namespace gives.
+    poor: bool,
 }
 
 /// Whether [`spawn_outer`] will map root, so that [`crate::RootPlan::open`] belongs before it.
 #[must_use]
 pub fn launcher_is_root() -> bool {
-    rustix::process::geteuid().is_root() && maps_nobody()
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID;
+    is_root() && capabilities::has(needed).unwrap_or(false) && maps_nobody()
+}
+
+/// What there is to try first: everything.
+#[must_use]
+pub fn best_ground() -> Ground {
+    if is_root() && !launcher_is_root() { Ground::WholeAsRoot } else { Ground::Whole }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// Clones a child into new user, pid, mount, ipc, uts and network namespaces and runs `child`
@@ -138,14 +195,30 @@ pub fn launcher_is_root() -> bool {
 /// # Errors
 /// Says which step failed; the child is dead then.
 pub fn spawn_outer(child: impl FnOnce(OuterChild) -> i32) -> Result<Outer, SpawnError> {
-    let root = launcher_is_root();
+    spawn_outer_on(&Ground::Whole, child)
+}
+
+/// The same on the ground that there is. On poorer ground the child is the user that the launcher
+/// is, may have no capability, and is in the launcher's namespaces if there are no others.
+///
+/// # Errors
+/// As [`spawn_outer`].
+pub fn spawn_outer_on(
+    ground: &Ground,
+    child: impl FnOnce(OuterChild) -> i32,
+) -> Result<Outer, SpawnError> {
+    let root = ground.is_whole() && launcher_is_root();
+    let flags = match ground {
+        Ground::Whole | Ground::WholeAsRoot | Ground::HostTree(_) => OUTER_CLONE_FLAGS,
+        Ground::NoNamespaces(_) => PLAIN_CLONE_FLAGS,
+    };
     let (go_read, go_write) = pipe()?;
     let (status_read, status_write) = pipe()?;
-    match clone_outer() {
+    match clone_with(flags) {
         Ok(Cloned::Child) => {
             drop((go_write, status_read));
             // A panic must not unwind into the copy of the launcher that called this.
-            let run = AssertUnwindSafe(|| run_child(root, go_read, status_write, child));
+            let run = AssertUnwindSafe(|| run_child(ground, root, go_read, status_write, child));
             let code = catch_unwind(run).unwrap_or(PANICKED);
             // SAFETY: _exit ends the process and returns nowhere; nothing it skips (buffers,
             // destructors, exit handlers) belongs to this copy.
@@ -153,16 +226,14 @@ pub fn spawn_outer(child: impl FnOnce(OuterChild) -> i32) -> Result<Outer, Spawn
         }
         Ok(Cloned::Parent { pid, pidfd }) => {
             drop((go_read, status_write));
-            admit(pid, root, go_write, status_read)
+            admit(ground, pid, root, go_write, status_read)
                 .inspect_err(|_| kill_and_reap(pidfd.as_fd()))
                 .map(|user_namespace| Outer { pid, pidfd, user_namespace })
         }
-        Err(error) => Err(match error.raw_os_error() {
-            Some(libc::EPERM | libc::ENOSPC | libc::EUSERS | libc::EINVAL) => {
-                SpawnError::UserNamespaces(error)
-            }
-            _ => SpawnError::Clone(error),
-        }),
+        Err(error) if ground::is_refusal_of_namespaces(&error) => {
+            Err(SpawnError::UserNamespaces(error))
+        }
+        Err(error) => Err(SpawnError::Clone(error)),
     }
 }
 
@@ -173,7 +244,11 @@ impl OuterChild {
     /// # Errors
     /// Names the system call. The process then has to end.
     pub fn become_nobody(self) -> Result<(), NobodyError> {
-        capabilities::drop_bounding()?;
+        if self.poor {
+            capabilities::drop_what_may_be_dropped()?;
+        } else {
+            capabilities::drop_bounding()?;
+        }
         if self.root {
             let failed = |call| {
                 move |error: rustix::io::Errno| NobodyError::Identity { call, source: error.into() }
@@ -203,34 +278,9 @@ fn pipe() -> Result<(fs::File, fs::File), SpawnError> {
     Ok((read.into(), write.into()))
 }
 
-fn clone_outer() -> io::Result<Cloned> {
-    let mut pidfd: libc::c_int = -1;
-    let arguments = libc::clone_args {
-        flags: u64::from(OUTER_CLONE_FLAGS.cast_unsigned()),
-        pidfd: (&raw mut pidfd).expose_provenance() as u64,
-        child_tid: thread_id_address().expose_provenance() as u64,
-        parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup: 0,
-    };
-    // SAFETY: `arguments` is a live, fully initialised `struct clone_args` of exactly the size
-    // passed. Without CLONE_VM the child runs on a copy of this stack and memory, so no stack is
-    // given. `pidfd` is a live c_int for the kernel to fill; the child-tid address is null or
-    // libc's own field for this thread. The caller promises to be single-threaded, so the copy
-    // holds no lock that nobody will release.
-    let result = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
-    };
-    finish(result, pidfd)
-}
-
 /// The child's side: wait for the maps, take the first steps, say how they went, run.
 fn run_child(
+    ground: &Ground,
     root: bool,
     mut go: fs::File,
     mut status: fs::File,
@@ -243,25 +293,49 @@ fn run_child(
     // A new process leads no session and no group, so setsid cannot fail; a terminal of the
     // launcher's is lost.
     let _ = rustix::process::setsid();
-    let failure = match rustix::system::sethostname(HOSTNAME) {
-        Ok(()) => 0,
-        Err(error) => error.raw_os_error(),
+    let failure = match ground {
+        Ground::Whole | Ground::WholeAsRoot => {
+            rustix::system::sethostname(HOSTNAME).map_or_else(|error| error.raw_os_error(), |()| 0)
+        }
+        Ground::HostTree(_) => {
+            // What was refused may be this.
+            let _ = rustix::system::sethostname(HOSTNAME);
+            0
+        }
+        // It would be the host's.
+        Ground::NoNamespaces(_) => 0,
     };
     if status.write_all(&failure.to_ne_bytes()).is_err() || failure != 0 {
         return 1;
     }
     drop((go, status));
-    child(OuterChild { root })
+    child(OuterChild { root, poor: !ground.is_whole() })
 }
 
 /// The launcher's side: write the maps, let the child go, hear how its first steps went.
-/// Returns the child's user namespace.
+/// Returns the child's user namespace, if it has one.
 fn admit(
+    ground: &Ground,
     pid: i32,
     root: bool,
     mut go: fs::File,
     mut status: fs::File,
-) -> Result<OwnedFd, SpawnError> {
+) -> Result<Option<OwnedFd>, SpawnError> {
+    let user_namespace = match ground {
+        Ground::NoNamespaces(_) => None,
+        _ => Some(write_maps(pid, root)?),
+    };
+    go.write_all(&[1]).map_err(SpawnError::Pipe)?;
+    let mut failure = [0; 4];
+    status.read_exact(&mut failure).map_err(SpawnError::Pipe)?;
+    match i32::from_ne_bytes(failure) {
+        0 => Ok(user_namespace),
+        code => Err(SpawnError::Hostname(io::Error::from_raw_os_error(code))),
+    }
+}
+
+/// Maps the child's user, and returns its user namespace.
+fn write_maps(pid: i32, root: bool) -> Result<OwnedFd, SpawnError> {
     let directory = PathBuf::from(format!("/proc/{pid}"));
     let path = directory.join("ns/user");
     let user_namespace =
@@ -280,13 +354,7 @@ fn admit(
         write("uid_map", format!("{NOBODY} {} 1\n", rustix::process::geteuid().as_raw()))?;
         write("gid_map", format!("{NOBODY} {} 1\n", rustix::process::getegid().as_raw()))?;
     }
-    go.write_all(&[1]).map_err(SpawnError::Pipe)?;
-    let mut failure = [0; 4];
-    status.read_exact(&mut failure).map_err(SpawnError::Pipe)?;
-    match i32::from_ne_bytes(failure) {
-        0 => Ok(user_namespace.into()),
-        code => Err(SpawnError::Hostname(io::Error::from_raw_os_error(code))),
-    }
+    Ok(user_namespace.into())
 }
 
 /// Whether the launcher's own user namespace knows the user nobody; a rootless container's may not.

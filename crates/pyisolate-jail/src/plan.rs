@@ -113,6 +113,7 @@ pub struct RootPlan {
     covered: Vec<PathBuf>,
     packages: Vec<PathBuf>,
     runtime: PathBuf,
+    programs: Vec<PathBuf>,
     unresolved: Vec<Unresolved>,
 }
 
@@ -128,6 +129,7 @@ impl RootPlan {
             covered: Vec::new(),
             packages: Vec::new(),
             runtime: PathBuf::new(),
+            programs: Vec::new(),
             unresolved: Vec::new(),
         };
         plan.add_python(environment)?;
@@ -163,6 +165,13 @@ impl RootPlan {
     #[must_use]
     pub fn covered(&self) -> &[PathBuf] {
         &self.covered
+    }
+
+    /// What is executed to start the interpreter, by the names that it has on the host: the binary,
+    /// and the program interpreter that it names.
+    #[must_use]
+    pub fn programs(&self) -> &[PathBuf] {
+        &self.programs
     }
 
     /// Needed libraries that were found nowhere. The modules that need them cannot be imported.
@@ -252,6 +261,7 @@ impl RootPlan {
             .ok_or_else(|| PlanError::NotAProgram { path: environment.executable.clone() })?;
         let target = inside(&interpreter)?;
         self.add("program interpreter", &interpreter, target, BindKind::File)?;
+        self.programs = vec![environment.executable.clone(), interpreter];
         for library in needs.libraries {
             let target = Path::new(LIBRARY_DIRECTORY).join(&library.name);
             self.binds.push(Bind { source: library.path, target, kind: BindKind::File });

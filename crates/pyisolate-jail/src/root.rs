@@ -22,6 +22,7 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 
+use crate::ground;
 use crate::plan::{Bind, BindKind, RootPlan};
 
 /// How much a tmpfs may hold, and who may write to it.
@@ -100,6 +101,25 @@ pub enum RootError {
     /// The finished root could not be made read-only.
     #[error("sealing the root failed")]
     Seal(#[source] io::Error),
+}
+
+impl RootError {
+    /// Whether the host refuses what the step needs, as opposed to a fault in the step.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::OpenTree { source, .. }
+            | Self::SetAttributes { source, .. }
+            | Self::MakePrivate(source)
+            | Self::Tmpfs { source, .. }
+            | Self::Attach { source, .. }
+            | Self::PivotRoot(source)
+            | Self::LeaveOldRoot { source, .. }
+            | Self::Seal(source) => ground::is_refusal(source),
+            // In a tree of our own.
+            Self::MountPoint { .. } => false,
+        }
+    }
 }
 
 /// The binds of a plan as detached mounts, read-only already. Dropping it lets them go.

@@ -24,7 +24,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use crate::seccomp_table::{CELL, Check, Row, UNKNOWN, When, ZYGOTE};
+use crate::seccomp_table::{CELL, Check, Row, SHARED_ZYGOTE, UNKNOWN, WRITING_OPENS, When, ZYGOTE};
 
 #[cfg(target_arch = "x86_64")]
 const ARCH: TargetArch = TargetArch::x86_64;
@@ -89,8 +89,22 @@ impl Filters {
         Ok(Self {
             zygote: program("zygote", &[CELL, ZYGOTE], eperm.clone(), allow.clone())?,
             unknown: program("missing calls", &[UNKNOWN], allow.clone(), enosys)?,
-            cell: build("cell", narrowing()?, allow, eperm)?,
+            cell: build("cell", narrowing(ZYGOTE)?, allow, eperm)?,
         })
+    }
+
+    /// Compiles the tables for cells that share the zygote's namespaces. The cell's own filter is
+    /// made in the cell: see [`Self::install_shared_cell`].
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub(crate) fn compile_shared() -> Result<Self, SeccompError> {
+        let eperm = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        let tables: &[&[Row]] = &[CELL, &shared_zygote()];
+        let mut filters = Self::compile()?;
+        filters.zygote = program("zygote", tables, eperm, SeccompAction::Allow)?;
+        filters.cell = BpfProgram::new();
+        Ok(filters)
     }
 
     /// Confines the calling thread to the zygote's calls. Sets `no_new_privs`, without which the
@@ -111,6 +125,28 @@ impl Filters {
     pub fn install_cell(&self) -> Result<(), SeccompError> {
         in_force()?; // the cell filter by itself would be a deny-list
         install("cell", &self.cell)
+    }
+
+    /// The same for the calling process, which shares its zygote's namespaces: of all processes that
+    /// have a number there, it may signal itself. With `only_reads` it opens no file for writing,
+    /// because nothing else would stop it.
+    ///
+    /// # Errors
+    /// As [`Self::install_cell`].
+    pub(crate) fn install_shared_cell(&self, only_reads: bool) -> Result<(), SeccompError> {
+        in_force()?;
+        let mut rules = narrowing(&shared_zygote())?;
+        let own = [u64::from(std::process::id())];
+        rules.insert(libc::SYS_tgkill, vec![none_of(0, &SeccompCmpArgLen::Dword, &own)?]);
+        for row in WRITING_OPENS.iter().filter(|_| only_reads) {
+            let refused = alternatives(row).map_err(|source| SeccompError::Compile {
+                filter: "cell",
+                source: source.into(),
+            })?;
+            rules.insert(row.number, refused);
+        }
+        let eperm = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        install("cell", &build("cell", rules, SeccompAction::Allow, eperm)?)
     }
 
     /// Every system call that a cell may make: name, whether only under a condition on its
@@ -244,10 +280,16 @@ fn conditions(check: Check) -> Result<Vec<SeccompCondition>, seccompiler::Backen
     }
 }
 
+/// What a zygote may do besides whose cells share its namespaces.
+fn shared_zygote() -> Vec<Row> {
+    let replaced = |row: &&Row| SHARED_ZYGOTE.iter().any(|other| other.number == row.number);
+    ZYGOTE.iter().filter(|row| !replaced(row)).chain(SHARED_ZYGOTE).copied().collect()
+}
+
 /// What the zygote may and a cell may not, as rules that match exactly that.
-fn narrowing() -> Result<Rules, SeccompError> {
+fn narrowing(zygote: &[Row]) -> Result<Rules, SeccompError> {
     let mut rules = Rules::new();
-    for row in ZYGOTE {
+    for row in zygote {
         let refused = match CELL.iter().find(|cell| cell.number == row.number).map(|cell| cell.when)
         {
             None => Vec::new(),
@@ -285,6 +327,7 @@ pub(crate) fn install(filter: &'static str, program: &BpfProgram) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seccomp_table::READING_OPENS;
 
     #[test]
     fn tables_compile_and_fit_the_kernels_limit() {
@@ -302,7 +345,7 @@ mod tests {
 
     #[test]
     fn no_call_is_listed_twice_and_each_has_a_reason() {
-        for table in [CELL, ZYGOTE, UNKNOWN] {
+        for table in [CELL, ZYGOTE, SHARED_ZYGOTE, WRITING_OPENS, READING_OPENS, UNKNOWN] {
             let mut seen = std::collections::HashSet::new();
             for row in table {
                 assert!(seen.insert(row.number), "{} twice", row.name);
@@ -348,7 +391,7 @@ mod tests {
             libc::SYS_renameat2,
             libc::SYS_mkdirat,
         ];
-        for row in CELL.iter().chain(ZYGOTE) {
+        for row in CELL.iter().chain(ZYGOTE).chain(SHARED_ZYGOTE) {
             assert!(!absent.contains(&row.number), "{} is allowed", row.name);
         }
     }

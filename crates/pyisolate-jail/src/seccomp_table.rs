@@ -9,7 +9,7 @@
 //! because their arguments lie in memory, where a filter cannot see them; libc falls back to the
 //! older calls.
 
-use crate::clone::CELL_CLONE_FLAGS;
+use crate::clone::{CELL_CLONE_FLAGS, PLAIN_CLONE_FLAGS};
 
 /// Flags with which libc makes a thread, exactly. Anything else is a process or a namespace.
 /// 0x3d0f00 is glibc's set: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID,
@@ -216,6 +216,30 @@ pub(crate) const ZYGOTE: &[Row] = &[
     row("clone", libc::SYS_clone, When::Any(CELL_CLONE), "make cells, and no other process"),
 ];
 
+/// What a zygote may do besides whose cells have no namespaces of their own: in place of the rows of
+/// [`ZYGOTE`] for the same calls, or added to them.
+#[rustfmt::skip] // one row a line, as a table
+pub(crate) const SHARED_ZYGOTE: &[Row] = &[
+    row("clone", libc::SYS_clone, When::Any(PLAIN_CLONE), "make cells, and no other process"),
+    row("tgkill", libc::SYS_tgkill, When::Always, "so that a cell may signal itself, whose number only the cell knows"),
+];
+
+/// What would write to a file by opening it.
+#[rustfmt::skip] // one row a line, as a table
+pub(crate) const WRITING_OPENS: &[Row] = &[
+    row("openat", libc::SYS_openat, When::Any(WRITING_OPENAT), "Landlock is not there to say what may be written"),
+    #[cfg(target_arch = "x86_64")]
+    row("open", libc::SYS_open, When::Any(WRITING_OPEN), "Landlock is not there to say what may be written"),
+];
+
+/// Opening files to read them, and no more.
+#[rustfmt::skip] // one row a line, as a table
+pub(crate) const READING_OPENS: &[Row] = &[
+    row("openat", libc::SYS_openat, When::Any(&[&[Check::Masked(2, WRITING, 0)]]), "Landlock is not there to say what may be written"),
+    #[cfg(target_arch = "x86_64")]
+    row("open", libc::SYS_open, When::Any(&[&[Check::Masked(1, WRITING, 0)]]), "Landlock is not there to say what may be written"),
+];
+
 /// Calls answered with `ENOSYS` and not `EPERM`, because libc takes only the former as a reason to
 /// fall back.
 pub(crate) const UNKNOWN: &[Row] = &[
@@ -289,6 +313,26 @@ const CELL_INIT: &[&[Check]] = &[&[Check::Int(0, &[1])]];
 const THREAD: &[&[Check]] = &[&[Check::Long(0, THREAD_CLONE_FLAGS)]];
 
 const CELL_CLONE: &[&[Check]] = &[&[Check::Long(0, &[CELL_CLONE_FLAGS])]];
+
+const PLAIN_CLONE: &[&[Check]] = &[&[Check::Long(0, &[PLAIN_CLONE_FLAGS])]];
+
+const WRITING_OPENAT: &[&[Check]] = &[
+    &[Check::Masked(2, arg(libc::O_WRONLY), arg(libc::O_WRONLY))],
+    &[Check::Masked(2, arg(libc::O_RDWR), arg(libc::O_RDWR))],
+    &[Check::Masked(2, arg(libc::O_CREAT), arg(libc::O_CREAT))],
+    &[Check::Masked(2, arg(libc::O_TRUNC), arg(libc::O_TRUNC))],
+];
+
+#[cfg(target_arch = "x86_64")]
+const WRITING_OPEN: &[&[Check]] = &[
+    &[Check::Masked(1, arg(libc::O_WRONLY), arg(libc::O_WRONLY))],
+    &[Check::Masked(1, arg(libc::O_RDWR), arg(libc::O_RDWR))],
+    &[Check::Masked(1, arg(libc::O_CREAT), arg(libc::O_CREAT))],
+    &[Check::Masked(1, arg(libc::O_TRUNC), arg(libc::O_TRUNC))],
+];
+
+/// Every flag by which opening a file can change one.
+const WRITING: u64 = arg(libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC);
 
 const STREAM_PAIR: &[&[Check]] = &[&[
     Check::Int(0, &[arg(libc::AF_UNIX)]),

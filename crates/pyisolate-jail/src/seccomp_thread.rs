@@ -13,10 +13,19 @@
 use seccompiler::{BpfProgram, SeccompAction};
 
 use crate::seccomp::{self, SeccompError};
-use crate::seccomp_table::{CELL, Check, Row, UNKNOWN, When, arg, row};
+use crate::seccomp_table::{CELL, Check, READING_OPENS, Row, UNKNOWN, When, arg, row};
 
 /// `BPF_RET | BPF_K`: a program's answer.
 const ANSWER: u16 = 0x06;
+
+/// What the thread has besides the filter, and the filter need not stand in for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Has {
+    /// A root or a Landlock domain that keeps it from writing to files.
+    pub(crate) read_only_files: bool,
+    /// A working folder and a umask of its own.
+    pub(crate) own_folder: bool,
+}
 
 /// The filter of confined threads, compiled. Installing takes `&self` and allocates nothing.
 #[derive(Clone, Debug)]
@@ -24,16 +33,21 @@ pub(crate) struct ThreadFilter {
     ending: BpfProgram,
     unknown: BpfProgram,
     allowed: BpfProgram,
+    calls: (usize, usize),
 }
 
 impl ThreadFilter {
     /// Compiles the tables.
-    pub(crate) fn compile() -> Result<Self, SeccompError> {
+    pub(crate) fn compile(has: Has) -> Result<Self, SeccompError> {
         let eperm = SeccompAction::Errno(libc::EPERM.cast_unsigned());
         let enosys = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
         let allow = SeccompAction::Allow;
         let kill = SeccompAction::KillThread;
-        let tables: &[&[Row]] = &[&kept(), NARROWED, UNKNOWN];
+        let opens = if has.read_only_files { &[] } else { READING_OPENS };
+        let narrowed = [NARROWED, opens].concat();
+        let kept = kept(has, &narrowed);
+        let conditional = kept.iter().filter(|row| matches!(row.when, When::Any(_))).count();
+        let tables: &[&[Row]] = &[&kept, &narrowed, UNKNOWN];
         Ok(Self {
             ending: thread_only(seccomp::program("ending calls", &[ENDING], allow.clone(), kill)?),
             unknown: thread_only(seccomp::program(
@@ -44,6 +58,7 @@ impl ThreadFilter {
             )?),
             // It lets pass what another program says is missing, whose answer is the stricter one.
             allowed: thread_only(seccomp::program("thread", tables, eperm, allow)?),
+            calls: (kept.len() + narrowed.len(), conditional + narrowed.len()),
         })
     }
 
@@ -57,17 +72,16 @@ impl ThreadFilter {
     }
 
     /// How many system calls a thread may make, and how many of them only by argument.
-    pub(crate) fn calls() -> (usize, usize) {
-        let kept = kept();
-        let conditional = kept.iter().filter(|row| matches!(row.when, When::Any(_))).count();
-        (kept.len() + NARROWED.len(), conditional + NARROWED.len())
+    pub(crate) fn calls(&self) -> (usize, usize) {
+        self.calls
     }
 }
 
 /// The cell's rows that a thread keeps as they are.
-fn kept() -> Vec<Row> {
+fn kept(has: Has, narrowed: &[Row]) -> Vec<Row> {
+    let folder = if has.own_folder { &[] } else { FOLDER };
     let listed = |row: &Row| {
-        [WHOLE_PROCESS, NARROWED, ENDING]
+        [WHOLE_PROCESS, narrowed, ENDING, folder]
             .iter()
             .any(|table| table.iter().any(|other| other.number == row.number))
     };
@@ -100,6 +114,14 @@ const WHOLE_PROCESS: &[Row] = &[
     row("alarm", libc::SYS_alarm, When::Always, "timers are the process's"),
 ];
 
+/// What would be done to the host where the thread has its working folder and umask.
+#[rustfmt::skip] // one row a line, as a table
+const FOLDER: &[Row] = &[
+    row("chdir", libc::SYS_chdir, When::Always, "the working folder is the host's"),
+    row("fchdir", libc::SYS_fchdir, When::Always, "the working folder is the host's"),
+    row("umask", libc::SYS_umask, When::Always, "the umask is the host's"),
+];
+
 /// What a thread may do under more conditions than a cell.
 #[rustfmt::skip] // one row a line, as a table
 const NARROWED: &[Row] = &[
@@ -130,18 +152,24 @@ const READ_LIMITS: &[&[Check]] = &[&[Check::Int(0, &[0]), Check::Long(2, &[0])]]
 mod tests {
     use super::*;
 
+    const RICH: Has = Has { read_only_files: true, own_folder: true };
+    const POOR: Has = Has { read_only_files: false, own_folder: false };
+
+    fn programs() -> Vec<BpfProgram> {
+        let compiled = [RICH, POOR].map(|has| ThreadFilter::compile(has).unwrap());
+        compiled.into_iter().flat_map(|it| [it.ending, it.unknown, it.allowed]).collect()
+    }
+
     #[test]
     fn tables_compile_and_fit_the_kernels_limit() {
-        let filter = ThreadFilter::compile().unwrap();
-        for program in [&filter.ending, &filter.unknown, &filter.allowed] {
+        for program in programs() {
             assert!((1..=4096).contains(&program.len()), "{}", program.len()); // BPF_MAXINSNS
         }
     }
 
     #[test]
     fn no_answer_ends_the_process() {
-        let filter = ThreadFilter::compile().unwrap();
-        for program in [&filter.ending, &filter.unknown, &filter.allowed] {
+        for program in programs() {
             let answers = program.iter().filter(|instruction| instruction.code == ANSWER);
             for answer in answers {
                 assert_ne!(answer.k, libc::SECCOMP_RET_KILL_PROCESS);
@@ -158,11 +186,11 @@ mod tests {
                 assert!(!row.reason.is_empty(), "{} without a reason", row.name);
             }
         }
-        for row in WHOLE_PROCESS.iter().chain(NARROWED) {
+        for row in WHOLE_PROCESS.iter().chain(NARROWED).chain(FOLDER).chain(READING_OPENS) {
             assert!(CELL.iter().any(|cell| cell.number == row.number), "{} is no cell's", row.name);
         }
-        let allowed = kept();
-        for row in WHOLE_PROCESS.iter().chain(ENDING) {
+        let allowed = kept(POOR, &[NARROWED, READING_OPENS].concat());
+        for row in WHOLE_PROCESS.iter().chain(ENDING).chain(FOLDER).chain(READING_OPENS) {
             assert!(
                 allowed.iter().all(|kept| kept.number != row.number),
                 "{} is allowed",

@@ -28,6 +28,9 @@ pub enum MapTemplateError {
     /// caller can see.
     #[error("the template's pidfd names no process that the launcher can see")]
     NoSuchProcess(#[source] io::Error),
+    /// The zygote has no user namespace, in which a template could have a map.
+    #[error("the zygote has no user namespace of its own")]
+    NoNamespace,
     /// `fork` of the helper.
     #[error("forking the helper that writes the template's user map failed")]
     Fork(#[source] io::Error),
@@ -57,6 +60,9 @@ const STEPS: [&str; 4] =
 /// # Errors
 /// Says which step failed.
 pub fn map_template(outer: &Outer, template: BorrowedFd<'_>) -> Result<(), MapTemplateError> {
+    let Some(user_namespace) = &outer.user_namespace else {
+        return Err(MapTemplateError::NoNamespace);
+    };
     let pid = pid_of(template).map_err(MapTemplateError::NoSuchProcess)?;
     // SAFETY: fork has no preconditions of its own; the caller is single-threaded, so the copy
     // holds no lock that nobody will release.
@@ -64,7 +70,7 @@ pub fn map_template(outer: &Outer, template: BorrowedFd<'_>) -> Result<(), MapTe
     match helper {
         -1 => Err(MapTemplateError::Fork(io::Error::last_os_error())),
         0 => {
-            let code = match write_maps(outer.user_namespace.as_fd(), pid) {
+            let code = match write_maps(user_namespace.as_fd(), pid) {
                 Ok(()) => 0,
                 // The step in the upper two bits, the error number (below 64 for every one of these
                 // calls) below.

@@ -8,6 +8,11 @@
 //! Nothing here touches what is the process's: limits, identity, dumpability, what ends it, and what
 //! signals do. The host's other threads go on as before.
 
+#![expect(
+    unsafe_code,
+    reason = "unshare, which rustix marks so; descriptors that other values own are closed"
+)]
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
@@ -19,12 +24,12 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use crate::landlock::Grant;
 use crate::plan::RootPlan;
-use crate::seccomp_thread::ThreadFilter;
+use crate::seccomp_thread::{Has, ThreadFilter};
 use crate::thread_namespaces::{ThreadNamespaceError, ThreadNamespaces};
 use crate::thread_root::ThreadRoot;
 use crate::{
     CapabilityError, DescriptorError, Domain, LandlockError, LayerName, ProcessError, Report,
-    SeccompError, Status, Support, capabilities, descriptors, landlock, process,
+    SeccompError, Status, Support, capabilities, descriptors, ground, landlock, process,
 };
 
 /// Reports keep details below this.
@@ -39,6 +44,9 @@ pub enum PrepareThreadError {
     /// A directory of the plan could not be listed.
     #[error("listing what a thread may read failed")]
     List(#[source] io::Error),
+    /// A thread to try things on did not start.
+    #[error("starting a thread failed")]
+    Start(#[source] io::Error),
     /// The Landlock ruleset.
     #[error(transparent)]
     Landlock(#[from] LandlockError),
@@ -61,8 +69,8 @@ pub enum ThreadError {
     /// Signals, privileges.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// `unshare` of the descriptor table, the working directory and the umask.
-    #[error("unshare(CLONE_FILES | CLONE_FS) failed")]
+    /// `unshare` of the working directory and the umask.
+    #[error("unshare(CLONE_FS) failed")]
     Unshare(#[source] io::Error),
     /// Namespaces that the jail has and the thread could not join.
     #[error(transparent)]
@@ -92,6 +100,7 @@ pub enum ThreadError {
 pub struct ThreadJail {
     domain: Domain,
     filter: ThreadFilter,
+    has: Has,
     null: OwnedFd,
     namespaces: Result<ThreadNamespaces, ThreadNamespaceError>,
 }
@@ -108,12 +117,15 @@ impl ThreadJail {
         let root = ThreadRoot::new(plan);
         let mut grants = root.grants().map_err(PrepareThreadError::List)?;
         grants.extend(seen.iter().map(|path| (path.clone(), Grant::File)));
-        Ok(Self {
-            domain: Domain::prepare_thread(&grants)?,
-            filter: ThreadFilter::compile()?,
-            null: descriptors::open_null()?,
-            namespaces: ThreadNamespaces::make(&root),
-        })
+        let domain = Domain::prepare_listed(&grants)?;
+        let namespaces = ThreadNamespaces::make(&root);
+        let own_root = namespaces.as_ref().is_ok_and(|it| it.mount.is_ok());
+        let has = Has {
+            read_only_files: own_root || domain.support().guards_truncation(),
+            own_folder: may_have_own_folder().map_err(PrepareThreadError::Start)?,
+        };
+        let (filter, null) = (ThreadFilter::compile(has)?, descriptors::open_null()?);
+        Ok(Self { domain, filter, has, null, namespaces })
     }
 
     /// Confines the calling thread for good. `keep` are the descriptors that stay open in it,
@@ -131,7 +143,6 @@ impl ThreadJail {
     /// The calling thread is new: nothing of the host's is left to be done on it. From here on it uses and closes
     /// no descriptor that is not in `keep`, for in its own table the number is closed or becomes
     /// something else: so it does not drop what owns one, this jail included.
-    #[expect(unsafe_code, reason = "closes descriptors that other values own")]
     pub unsafe fn enter(&self, keep: &[RawFd]) -> Result<Report, ThreadError> {
         descriptors::check(keep)?;
         if rustix::thread::gettid() == rustix::process::getpid() {
@@ -140,25 +151,29 @@ impl ThreadJail {
         process::block_signals()?;
         // SAFETY: the caller promises that what runs on this thread knows `keep` alone. Descriptors
         // that are in both tables are closed in each by itself.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES | UnshareFlags::FS) }
-            .map_err(|error| ThreadError::Unshare(error.into()))?;
+        unsafe { descriptors::own_table()? };
+        if self.has.own_folder {
+            own_folder().map_err(ThreadError::Unshare)?;
+        }
         let mut report = Report::default();
         if let Ok(namespaces) = &self.namespaces {
             namespaces.join()?;
         }
         self.report_namespaces(&mut report);
-        rustix::process::chdir("/").map_err(|error| ThreadError::Directory(error.into()))?;
-        rustix::process::umask(UMASK);
-        let umask = rustix::process::umask(UMASK);
-        if umask != UMASK {
-            return Err(ThreadError::Umask(umask));
+        if self.has.own_folder {
+            rustix::process::chdir("/").map_err(|error| ThreadError::Directory(error.into()))?;
+            rustix::process::umask(UMASK);
+            let umask = rustix::process::umask(UMASK);
+            if umask != UMASK {
+                return Err(ThreadError::Umask(umask));
+            }
         }
         drop_capabilities(&mut report)?;
         process::no_new_privileges()?;
         report.add(LayerName::NoNewPrivileges, Status::Enforced, "set for good");
         self.domain.enter()?;
         if self.domain.support() != Support::Missing {
-            landlock::verify_thread()?;
+            landlock::verify_listed()?;
         }
         report.layers.push(crate::enter::landlock_layer(self.domain.support()));
         // SAFETY: the table is this thread's own since unshare, and of what is in it the caller
@@ -168,14 +183,26 @@ impl ThreadJail {
         report.add(
             LayerName::Descriptors,
             Status::Enforced,
-            format!("a table of its own: {} kept, all others closed in it", keep.len()),
+            format!(
+                "a table of its own: {} kept, all others closed in it{}",
+                keep.len(),
+                if self.has.own_folder {
+                    ""
+                } else {
+                    "; the working folder is the host's, and kept"
+                }
+            ),
         );
         self.filter.install()?;
-        let (calls, by_argument) = ThreadFilter::calls();
+        let (calls, by_argument) = self.filter.calls();
         report.add(
             LayerName::Seccomp,
             Status::Enforced,
-            format!("allow-list of {calls} calls, {by_argument} of them by argument; exit ends the thread alone"),
+            format!(
+                "allow-list of {calls} calls, {by_argument} of them by argument; exit ends the thread \
+                 alone{}",
+                if self.has.read_only_files { "" } else { "; no file is opened to write" }
+            ),
         );
         report.add(
             LayerName::Rlimits,
@@ -213,7 +240,7 @@ impl ThreadJail {
                     }
                     Err(error) => {
                         report.add(MountNamespace, Status::Missing, detail("the host's", error));
-                        report.add(Root, Status::Missing, without_root(error));
+                        report.add(Root, Status::Missing, self.without_root(error));
                     }
                 }
                 report.add(IpcNamespace, Status::Enforced, made);
@@ -227,17 +254,47 @@ impl ThreadJail {
                 }
                 let network = detail("the host's; the filter refuses every socket", error);
                 report.add(NetworkNamespace, Status::Missing, network);
-                report.add(Root, Status::Missing, without_root(error));
+                report.add(Root, Status::Missing, self.without_root(error));
             }
         }
+    }
+
+    fn without_root(&self, error: &ThreadNamespaceError) -> String {
+        let what = match self.domain.support() {
+            Support::Missing => {
+                "the host's, and no Landlock: what the host's user may read is read"
+            }
+            _ => "the host's: stat sees its names; Landlock refuses contents and listings",
+        };
+        detail(what, error)
     }
 }
 
 /// What a thread that has its own root sees of it.
 const ROOT: &str = "read-only tree of the interpreter and its packages, under the host's names";
 
-fn without_root(error: &ThreadNamespaceError) -> String {
-    detail("the host's: stat sees its names; Landlock refuses contents and listings", error)
+/// A working folder, root and umask of the calling thread's own.
+fn own_folder() -> io::Result<()> {
+    // SAFETY: descriptors stay shared, which is what unshare_unsafe is about.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }.map_err(io::Error::from)
+}
+
+/// Whether a thread may have those: containers forbid `unshare` whole. Tried on one that ends.
+fn may_have_own_folder() -> io::Result<bool> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("jail-folder".to_owned()).spawn_scoped(
+            scope,
+            || match process::block_signals() {
+                Ok(()) => own_folder(),
+                Err(error) => Err(io::Error::other(error)),
+            },
+        )?;
+        let tried = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match tried {
+            Err(error) if !ground::is_refusal(&error) => Err(error),
+            tried => Ok(tried.is_ok()),
+        }
+    })
 }
 
 /// What is so, and the error with its causes that made it so, as far as there is room.

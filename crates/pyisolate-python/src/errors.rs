@@ -165,8 +165,23 @@ pub(crate) fn spawn_error(py: Python<'_>, error: &SpawnError) -> PyErr {
                 Err(other) => other,
             }
         }
-        other => named(py, "SandboxError", &other.to_string()),
+        other => named(py, "SandboxError", &whole(other)),
     }
+}
+
+/// An error and what it came of, as far as its own words do not say that.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// A `ValueError` with that text.

@@ -15,7 +15,7 @@ use pyisolate_abi::message::ToGuest;
 use pyisolate_abi::pickle::{Caps, TrustedNames};
 use pyisolate_broker::{Journal, Session};
 use pyisolate_channel::{HostControl, HostEnd, Received, SharedBuffer};
-use pyisolate_jail::Report;
+use pyisolate_jail::{LayerName, Report, Status};
 use pyisolate_policy::{CellName, LimitName, Limits, Rule};
 
 use crate::body::Body;
@@ -400,6 +400,13 @@ impl CellShared {
         let deadline = Instant::now() + CONFIGURE_PATIENCE;
         // Past the deadline the report says what holds so far.
         let _ = self.wait(Some(deadline), |state| state.configured.then_some(()));
+    }
+
+    /// How many threads its process has, where the kernel keeps no limit for it by itself.
+    pub(crate) fn threads_to_count(&self) -> Option<u64> {
+        let process = self.body.as_process()?;
+        let rlimits = lock(&self.state).ready.as_ref()?.get(LayerName::Rlimits)?.status;
+        if rlimits == Status::Partial { process.threads() } else { None }
     }
 
     // --- the end

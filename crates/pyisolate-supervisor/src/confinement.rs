@@ -64,7 +64,10 @@ impl CellShared {
         let mut report = lock(&self.state).ready.clone().unwrap_or_default();
         let rlimits = report.layers.iter_mut().find(|layer| layer.name == LayerName::Rlimits);
         if let (Some(layer), Some(limits)) = (rlimits, self.body.limits()) {
-            layer.detail = limits;
+            layer.detail = match layer.status {
+                Status::Partial => format!("{limits}; {}", layer.detail),
+                Status::Enforced | Status::Missing => limits,
+            };
         }
         match self.body.as_process() {
             Some(process) if placed => report.layers.push(process.placement.layer()),
@@ -126,6 +129,7 @@ pub(crate) fn sha256(text: &str) -> String {
 /// Takes out of a cell's own report what the kernel does not confirm from outside. A cell of a
 /// template that ran hostile set-up code could have made up its own.
 pub(crate) fn confirm(report: &mut Report, seen: &ProcStatus) {
+    let says = report.get(LayerName::Capabilities).map(|it| it.status);
     let mut refute = |name: LayerName, is_so: bool, what: &str| {
         let layer = report.layers.iter_mut().find(|layer| layer.name == name);
         if let (Some(layer), false) = (layer.filter(|it| it.status != Status::Missing), is_so) {
@@ -136,6 +140,9 @@ pub(crate) fn confirm(report: &mut Report, seen: &ProcStatus) {
     refute(LayerName::NoNewPrivileges, seen.no_new_privileges, "that it could gain privileges");
     refute(LayerName::Seccomp, seen.filtered, "no system call filter");
     refute(LayerName::Capabilities, seen.without_capabilities, "capabilities");
+    // Who may not empty the bounding set says so.
+    let bounded = seen.without_bounding_set || says != Some(Status::Enforced);
+    refute(LayerName::Capabilities, bounded, "a bounding set");
     for (name, own) in &seen.namespaces {
         refute(*name, *own, "the host's own");
     }
@@ -155,6 +162,7 @@ mod tests {
             no_new_privileges: true,
             filtered: false,
             without_capabilities: true,
+            without_bounding_set: true,
             namespaces: vec![(LayerName::UserNamespace, false)],
         };
         confirm(&mut report, &seen);
@@ -163,6 +171,25 @@ mod tests {
         assert_eq!(status(LayerName::Capabilities), Status::Enforced);
         assert_eq!(status(LayerName::UserNamespace), Status::Missing);
         assert!(report.get(LayerName::NoNewPrivileges).is_none(), "nothing is added");
+    }
+
+    #[test]
+    fn a_bounding_set_that_is_told_of_is_no_lie() {
+        for (said, status) in
+            [(Status::Enforced, Status::Missing), (Status::Partial, Status::Partial)]
+        {
+            let mut report = Report::default();
+            report.add(LayerName::Capabilities, said, "says the cell");
+            let seen = ProcStatus {
+                no_new_privileges: true,
+                filtered: true,
+                without_capabilities: true,
+                without_bounding_set: false,
+                namespaces: Vec::new(),
+            };
+            confirm(&mut report, &seen);
+            assert_eq!(report.get(LayerName::Capabilities).unwrap().status, status);
+        }
     }
 
     #[test]

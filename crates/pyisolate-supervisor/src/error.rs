@@ -228,6 +228,12 @@ pub enum SpawnError {
     /// The launcher could not be started.
     #[error("cannot start the launcher: {0}")]
     Launcher(#[source] std::io::Error),
+    /// The host hides the call by which cells are ended.
+    #[error(
+        "process: cells could not be ended here, since pidfd_send_signal is refused ({0}): let the \
+         container's seccomp profile pass it, or use the sub-interpreter backend"
+    )]
+    Unkillable(#[source] std::io::Error),
     /// The supervisor's own thread could not be started, or its event queue failed.
     #[error("{call} of the supervisor failed: {source}")]
     Monitor {

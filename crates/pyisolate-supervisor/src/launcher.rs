@@ -48,7 +48,9 @@ impl Launcher {
         control: Control,
         programs: Control,
     ) -> std::io::Result<Self> {
-        let stderr = File::from(memfd_create("pyisolate-launcher-stderr", MemfdFlags::CLOEXEC)?);
+        let stderr = memfd_create("pyisolate-launcher-stderr", MemfdFlags::CLOEXEC)
+            .map_err(|errno| std::io::Error::other(format!("memfd_create: {errno}")))?;
+        let stderr = File::from(stderr);
         let child = command(environment.executable())
             .args(["-I", "-S", "-B", "-X", "utf8", "-c"])
             .arg(format!("{LOAD_RUNTIME}sys.exit(runtime.launch())"))

@@ -250,19 +250,27 @@ impl Monitor {
             };
             let running_since = lock(&cell.state).running_since;
             cell.expire_requests(settings);
+            // Where no kernel limit stops new threads, a second is too long.
+            let threads = cell.threads_to_count();
+            busy |= threads.is_some();
             if let Some(since) = running_since {
                 busy = true;
                 overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
             } else if settings.cpu_rate.is_some() {
                 // What an operation left running may use a core.
                 busy |= cell.is_at_work();
-            } else if !all {
+            } else if !all && threads.is_none() {
                 continue;
             }
             cell.look_at_streams(settings, all);
             let cpu_ms = cell.body.cpu_ms();
             overrun(LimitName::Cpu, limits.cpu_ms, cpu_ms);
             cell.keep_to_cpu_rate(cpu_ms);
+            if let Some(threads) = threads
+                && threads > limits.threads
+            {
+                overrun(LimitName::Threads, limits.threads, threads);
+            }
             let open = cell.body.open_files();
             if open > limits.open_files {
                 overrun(LimitName::OpenFiles, limits.open_files, open);

@@ -58,6 +58,7 @@ pub(crate) struct ProcStatus {
     pub(crate) no_new_privileges: bool,
     pub(crate) filtered: bool,
     pub(crate) without_capabilities: bool,
+    pub(crate) without_bounding_set: bool,
     /// Whether each namespace is another than ours; empty where we may not look.
     pub(crate) namespaces: Vec<(LayerName, bool)>,
 }
@@ -259,9 +260,10 @@ impl Process {
         Some(ProcStatus {
             no_new_privileges: is("NoNewPrivs:", "1"),
             filtered: is("Seccomp:", "2"),
-            without_capabilities: ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"]
+            without_capabilities: ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"]
                 .into_iter()
                 .all(is_zero),
+            without_bounding_set: is_zero("CapBnd:"),
             namespaces: namespaces
                 .into_iter()
                 .filter_map(|(name, kind)| Some((name, differs(kind)?)))

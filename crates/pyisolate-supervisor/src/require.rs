@@ -108,9 +108,10 @@ fn promised(backend: Backend) -> &'static [(LayerName, Status)] {
         Backend::Process => &[
             (Seccomp, Enforced),
             (NoNewPrivileges, Enforced),
-            (Capabilities, Enforced),
+            // A bounding set, or the variable that says where libraries lie, is no way out.
+            (Capabilities, Partial),
             (Descriptors, Enforced),
-            (Environment, Enforced),
+            (Environment, Partial),
             (Rlimits, Partial),
         ],
         Backend::Subinterpreter => &[
@@ -204,12 +205,14 @@ mod tests {
 
     #[test]
     fn what_the_promise_rests_on_is_required_by_default() {
-        use LayerName::{Cgroup, Landlock, Root, Seccomp};
+        use LayerName::{Capabilities, Cgroup, Environment, Landlock, Root, Seccomp};
         use Status::{Missing, Partial};
         assert!(lacking("default", &[(Cgroup, Missing), (Landlock, Missing)]).is_empty());
         assert!(lacking("default", &[(Root, Missing)]).is_empty());
         assert_eq!(lacking("default", &[(Root, Missing), (Landlock, Missing)]), ["root"]);
         assert_eq!(lacking("default", &[(Seccomp, Partial)]), ["seccomp"]);
+        assert!(lacking("default", &[(Capabilities, Partial), (Environment, Partial)]).is_empty());
+        assert_eq!(lacking("default", &[(Capabilities, Missing)]), ["capabilities"]);
         assert!(lacking("none", &[(Seccomp, Missing), (Root, Missing)]).is_empty());
     }
 

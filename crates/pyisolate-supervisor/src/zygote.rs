@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::cell::lock;
 use crate::environment::Environment;
@@ -35,6 +37,7 @@ impl Zygote {
         monitor: &Monitor,
     ) -> Result<Arc<Self>, SpawnError> {
         let (ours, theirs) = Control::pair()?;
+        check_that_processes_can_be_ended(&ours)?;
         let (programs, launchers) = Control::pair()?;
         let launcher =
             Launcher::start(environment, theirs, launchers).map_err(SpawnError::Launcher)?;
@@ -148,5 +151,14 @@ impl Zygote {
     /// Ends it and all its cells: it exits when its control socket is shut.
     pub(crate) fn shut_down(&self) {
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+    }
+}
+
+/// Asks for a signal to what is no process: the kernel says so, unless the call is kept from it. A
+/// cell that cannot be killed would outlive every limit.
+fn check_that_processes_can_be_ended(no_process: &Control) -> Result<(), SpawnError> {
+    match pidfd_send_signal(no_process, Signal::KILL) {
+        Ok(()) | Err(Errno::BADF) => Ok(()),
+        Err(errno) => Err(SpawnError::Unkillable(errno.into())),
     }
 }

@@ -20,9 +20,13 @@ class Broker:
     def __init__(self, request, request_with_descriptor):
         self.request = request
         self._request_with_descriptor = request_with_descriptor
-        self._own = _own_folders()
+        self.own(_own_folders())
         self._quiet = _thread._local()
         self.configure({})
+
+    def own(self, folders):
+        """Takes the interpreter's own folders, in which nothing is asked for."""
+        self._own = tuple(f"{folder.rstrip('/')}/" for folder in folders)
 
     def configure(self, settings):
         """Takes the cell's settings. A template's cells take theirs after the template's."""
@@ -108,12 +112,11 @@ def _own_folders():
     """The interpreter's own folders: where packages lie, but not whatever else is on the path."""
     packages = ("/site-packages", "/dist-packages")
     folders = {sys.prefix, sys.exec_prefix, sys.base_prefix}
-    folders |= {
+    return folders | {
         folder
         for folder in sys.path
         if folder.endswith(packages) or folder.startswith("/packages/")
     }
-    return tuple(f"{folder.rstrip('/')}/" for folder in folders)
 
 
 def _explain(error, *names):

@@ -50,6 +50,25 @@ def install(link, table):
     os.path.realpath = link.like(realpath, os.path.realpath)
 
 
+def overlook_the_host():
+    """Where the cell has no root of its own, the host's names are there to be seen, though not opened.
+    What is there and not the cell's is asked for, as everywhere else.
+    """
+    for name in ("access", "lstat", "readlink", "stat"):
+        native[name] = _of_its_own(native[name])
+
+
+def _of_its_own(looks):
+    def asked_elsewhere(path, *args, **kwargs):
+        if isinstance(path, int) or broker.is_own(path):
+            return looks(path, *args, **kwargs)
+        if looks.__name__ == "access":
+            return False
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    return broker.like(asked_elsewhere, looks)
+
+
 # What has no action at the broker.
 _NOT_ASKED = {
     "chdir": "a cell's working folder is its own: use absolute paths",

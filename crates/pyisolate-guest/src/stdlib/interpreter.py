@@ -24,8 +24,7 @@ _broker = None
 def install(broker, folders):
     global _broker
     _broker = broker
-    for name in ("access", "lstat", "readlink", "stat"):
-        folders.native[name] = _of_its_own(folders.native[name])
+    folders.overlook_the_host()
     # In place: `posix.environ` is what `os.environ` wraps. Its methods would change the host's.
     posix.environ.clear()
     posix.environ[b"LC_ALL"] = b"C.UTF-8"
@@ -38,21 +37,6 @@ def install(broker, folders):
     _sleep_lightly()
     _keep_the_process()
     _refuse_second_copies()
-
-
-def _of_its_own(native):
-    """Where the host has no right to give the thread a root of its own, the host's names are there to be
-    seen, though not opened. What is there and not the cell's is asked for, as everywhere else.
-    """
-
-    def asked_elsewhere(path, *args, **kwargs):
-        if isinstance(path, int) or _broker.is_own(path):
-            return native(path, *args, **kwargs)
-        if native.__name__ == "access":
-            return False
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-
-    return _broker.like(asked_elsewhere, native)
 
 
 def _refuse_threads():
