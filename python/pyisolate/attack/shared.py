@@ -4,7 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,15 @@ def run_shared(
     unprivileged: bool = False,
     control: bool = False,
     fresh: bool = False,
+    python: Sequence[str] = (sys.executable,),
+    require: str = "default",
     limits: Mapping[str, int] | None = None,
 ) -> dict[str, Fate]:
     """Try attacks one after another on one host; on another one once it is gone.
 
     `guarded`: with the guards that are no wall. `unprivileged`: by a host without capabilities.
     `control`: not in a cell, but each in a process of its own. `fresh`: each in a cell of its own.
+    `python`: what runs Python as the host. `require`: of the supervisor.
     """
     waiting = list(attempts)
     fates: dict[str, Fate] = {}
@@ -58,9 +61,10 @@ def run_shared(
             "control": control,
             "interrupts": any(attempt.interrupts for attempt in waiting),
             "fresh": fresh,
+            "require": require,
             "cases": [[one.name, one.source, one.seconds, one.posts, one.ends] for one in waiting],
         }
-        status, lines, errors = _run_host(job)
+        status, lines, errors = _run_host(job, python)
         begun = None
         for kind, *rest in map(json.loads, lines):
             if kind == "begin":
@@ -82,9 +86,9 @@ def run_shared(
     return fates
 
 
-def _run_host(job: dict[str, Any]) -> tuple[int, list[str], str]:
+def _run_host(job: dict[str, Any], python: Sequence[str]) -> tuple[int, list[str], str]:
     with subprocess.Popen(
-        [sys.executable, "-P", str(_HOST)],
+        [*python, "-P", str(_HOST)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as host:  # fmt: skip
         try:

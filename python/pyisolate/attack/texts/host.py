@@ -130,7 +130,7 @@ class Target:
 
     def __init__(self, job):
         self.job = job
-        self.supervisor = pyisolate.Supervisor(backend="subinterpreter")
+        self.supervisor = pyisolate.Supervisor(backend="subinterpreter", require=job["require"])
         self._cell = None
         self._number = 0
 
