@@ -28,7 +28,7 @@ from test_readme import BLOCK, ROOT
 
 FOLDER = "/srv/report"
 PORT = "8765"
-PATIENCE = 50
+PATIENCE = 250
 NAME = re.compile(r"# ([\w./-]+\.\w+)\n")
 
 

@@ -16,6 +16,8 @@ BLOCKS = [
     (match[1], match[2], README[: match.start()].count("\n") + 1)
     for match in BLOCK.finditer(README)
 ]
+PATIENCE = 250
+"""How long an example may take, in seconds: one runs the whole conformance suite."""
 PYTHON = [(source, line) for language, source, line in BLOCKS if language == "python"]
 
 
@@ -40,7 +42,7 @@ def test_an_example_runs_and_prints_what_it_says(source, line, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, f"README.md, line {line}:\n{done.stdout}{done.stderr}"
@@ -64,7 +66,7 @@ def test_the_first_two_commands_exist():
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stderr
