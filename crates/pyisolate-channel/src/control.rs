@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
 use thiserror::Error;
 
@@ -73,6 +74,18 @@ pub struct Fork {
     pub control: Option<OwnedFd>,
 }
 
+/// What a zygote is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// A new process.
+    Fork(Fork),
+    /// A new process, for whose channel the zygote has no descriptor left.
+    Unopened {
+        /// The supervisor's number for it.
+        number: u32,
+    },
+}
+
 /// What a zygote says.
 #[derive(Debug)]
 pub enum Reply {
@@ -84,6 +97,11 @@ pub enum Reply {
         number: u32,
         /// A handle on the process.
         pidfd: OwnedFd,
+    },
+    /// The new process runs, and the supervisor had no descriptor left for its handle.
+    Unopened {
+        /// As in the request.
+        number: u32,
     },
     /// The kernel gave no new process.
     ForkFailed {
@@ -156,10 +174,13 @@ impl Control {
     /// # Errors
     /// [`ControlError::Gone`] at the end, [`ControlError::Malformed`] for what is no reply.
     pub fn recv_reply(&self, wait: bool) -> Result<Option<Reply>, ControlError> {
-        let Some((tag, number, value, text, mut fds)) = self.recv(wait)? else { return Ok(None) };
+        let Some(Datagram { tag, number, value, text, mut fds, is_cut }) = self.recv(wait)? else {
+            return Ok(None);
+        };
         Ok(Some(match (tag, fds.pop()) {
             (b'S', None) => Reply::Serving,
             (b'f', Some(pidfd)) if fds.is_empty() => Reply::Forked { number, pidfd },
+            (b'f', None) if is_cut => Reply::Unopened { number },
             (b'e', None) => Reply::ForkFailed { number, errno: value },
             (b'x', None) => {
                 let cpu_ms = <[u8; 8]>::try_from(text).map_err(|_| ControlError::Malformed)?;
@@ -176,12 +197,13 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError::Gone`] if the supervisor ended.
-    pub fn recv_fork(&self) -> Result<Fork, ControlError> {
-        let (tag, number, _, _, fds) = self.recv(true)?.ok_or(ControlError::Malformed)?;
-        let mut fds = fds.into_iter();
-        match (tag, fds.next(), fds.next(), fds.next()) {
+    pub fn recv_request(&self) -> Result<Request, ControlError> {
+        let datagram = self.recv(true)?.ok_or(ControlError::Malformed)?;
+        let (number, mut fds) = (datagram.number, datagram.fds.into_iter());
+        match (datagram.tag, fds.next(), fds.next(), fds.next()) {
+            (b'F', ..) if datagram.is_cut => Ok(Request::Unopened { number }),
             (b'F', Some(memory), Some(socket), control) => {
-                Ok(Fork { number, memory, socket, control })
+                Ok(Request::Fork(Fork { number, memory, socket, control }))
             }
             _ => Err(ControlError::Malformed),
         }
@@ -195,6 +217,8 @@ impl Control {
         match reply {
             Reply::Serving => self.send(b'S', 0, 0, &[], &[]),
             Reply::Forked { number, pidfd } => self.send(b'f', *number, 0, &[], &[pidfd.as_fd()]),
+            // Nobody says this of itself: it is what a `Forked` becomes on its way.
+            Reply::Unopened { .. } => Err(ControlError::Malformed),
             Reply::ForkFailed { number, errno } => self.send(b'e', *number, *errno, &[], &[]),
             Reply::Exited { number, status, cpu_ms } => {
                 self.send(b'x', *number, *status, &cpu_ms.to_le_bytes(), &[])
@@ -228,11 +252,7 @@ impl Control {
         Ok(())
     }
 
-    #[expect(clippy::type_complexity, reason = "the fields of one datagram, taken apart at once")]
-    fn recv(
-        &self,
-        wait: bool,
-    ) -> Result<Option<(u8, u32, i32, Vec<u8>, Vec<OwnedFd>)>, ControlError> {
+    fn recv(&self, wait: bool) -> Result<Option<Datagram>, ControlError> {
         let mut bytes = vec![0; HEAD_BYTES + TEXT_BYTES_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut rights = RecvAncillaryBuffer::new(&mut space);
@@ -240,8 +260,8 @@ impl Control {
         flags.set(RecvFlags::DONTWAIT, !wait);
         let received =
             retry(|| recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut rights, flags));
-        let count = match received {
-            Ok(message) => message.bytes,
+        let (count, is_cut) = match received {
+            Ok(message) => (message.bytes, message.flags.contains(ReturnFlags::CTRUNC)),
             Err(Errno::AGAIN) => return Ok(None),
             Err(errno) => return Err(failed("recvmsg")(errno)),
         };
@@ -256,16 +276,28 @@ impl Control {
         let text = bytes.get(HEAD_BYTES..count).unwrap_or(&[]).to_vec();
         match bytes[..count.min(HEAD_BYTES)] {
             [] => Err(ControlError::Gone),
-            [tag, n0, n1, n2, n3, v0, v1, v2, v3] => Ok(Some((
+            [tag, n0, n1, n2, n3, v0, v1, v2, v3] => Ok(Some(Datagram {
                 tag,
-                u32::from_le_bytes([n0, n1, n2, n3]),
-                i32::from_le_bytes([v0, v1, v2, v3]),
+                number: u32::from_le_bytes([n0, n1, n2, n3]),
+                value: i32::from_le_bytes([v0, v1, v2, v3]),
                 text,
                 fds,
-            ))),
+                is_cut,
+            })),
             _ => Err(ControlError::Malformed),
         }
     }
+}
+
+/// One message of the socket, taken apart.
+struct Datagram {
+    tag: u8,
+    number: u32,
+    value: i32,
+    text: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    /// The kernel left descriptors out: there were too many, or this process can hold no more.
+    is_cut: bool,
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
@@ -290,7 +322,7 @@ mod tests {
         let (host, zygote) = Control::pair().unwrap();
         let fork = Fork { number: 7, memory: any_fd(), socket: any_fd(), control: None };
         host.send_fork(&fork).unwrap();
-        let got = zygote.recv_fork().unwrap();
+        let Request::Fork(got) = zygote.recv_request().unwrap() else { panic!("no fork") };
         assert_eq!((got.number, got.control.is_some()), (7, false));
     }
 

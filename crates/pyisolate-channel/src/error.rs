@@ -111,7 +111,7 @@ pub enum ChannelError {
         max_bytes: u32,
     },
     /// `memfd_create` failed.
-    #[error("cannot create a memory file of {len_bytes} bytes")]
+    #[error("cannot create a memory file of {len_bytes} bytes: {source}")]
     CreateMemory {
         /// Size of the file, in bytes.
         len_bytes: usize,
@@ -119,7 +119,7 @@ pub enum ChannelError {
         source: io::Error,
     },
     /// `ftruncate` of a new memory file failed.
-    #[error("cannot give a memory file its {len_bytes} bytes")]
+    #[error("cannot give a memory file its {len_bytes} bytes: {source}")]
     SizeMemory {
         /// Size of the file, in bytes.
         len_bytes: usize,
@@ -127,7 +127,7 @@ pub enum ChannelError {
         source: io::Error,
     },
     /// `fcntl(F_ADD_SEALS)` failed.
-    #[error("cannot seal a memory file of {len_bytes} bytes")]
+    #[error("cannot seal a memory file of {len_bytes} bytes: {source}")]
     SealMemory {
         /// Size of the file, in bytes.
         len_bytes: usize,
@@ -135,13 +135,13 @@ pub enum ChannelError {
         source: io::Error,
     },
     /// `fstat` or `fcntl(F_GET_SEALS)` failed.
-    #[error("cannot inspect a memory file")]
+    #[error("cannot inspect a memory file: {source}")]
     InspectMemory {
         /// What the kernel said.
         source: io::Error,
     },
     /// `mmap` failed.
-    #[error("cannot map {len_bytes} bytes of shared memory")]
+    #[error("cannot map {len_bytes} bytes of shared memory: {source}")]
     MapMemory {
         /// Size of the mapping, in bytes.
         len_bytes: usize,
@@ -172,37 +172,37 @@ pub enum ChannelError {
         found: u64,
     },
     /// `socketpair` failed.
-    #[error("cannot create the socket pair of a channel")]
+    #[error("cannot create the socket pair of a channel: {source}")]
     CreateSocket {
         /// What the kernel said.
         source: io::Error,
     },
     /// `futex(FUTEX_WAIT)` failed.
-    #[error("cannot wait for the peer")]
+    #[error("cannot wait for the peer: {source}")]
     Sleep {
         /// What the kernel said.
         source: io::Error,
     },
     /// `futex(FUTEX_WAKE)` failed.
-    #[error("cannot wake the peer")]
+    #[error("cannot wake the peer: {source}")]
     Wake {
         /// What the kernel said.
         source: io::Error,
     },
     /// Sending a bell failed. The record itself was published.
-    #[error("cannot ring the host's bell")]
+    #[error("cannot ring the host's bell: {source}")]
     RingBell {
         /// What the kernel said.
         source: io::Error,
     },
     /// Receiving bells failed.
-    #[error("cannot drain the bell")]
+    #[error("cannot drain the bell: {source}")]
     DrainBell {
         /// What the kernel said.
         source: io::Error,
     },
     /// Sending a descriptor failed.
-    #[error("cannot send the descriptor with tag {tag}")]
+    #[error("cannot send the descriptor with tag {tag}: {source}")]
     SendDescriptor {
         /// The tag it was to be sent with.
         tag: u32,
@@ -210,7 +210,7 @@ pub enum ChannelError {
         source: io::Error,
     },
     /// Receiving a descriptor failed.
-    #[error("cannot receive the descriptor with tag {tag}")]
+    #[error("cannot receive the descriptor with tag {tag}: {source}")]
     ReceiveDescriptor {
         /// The tag that was expected.
         tag: u32,
@@ -233,7 +233,7 @@ pub enum ChannelError {
     #[error("the host is gone")]
     HostGone,
     /// Writing into a buffer failed.
-    #[error("cannot write {len_bytes} bytes at {offset_bytes} of a buffer")]
+    #[error("cannot write {len_bytes} bytes at {offset_bytes} of a buffer: {source}")]
     WriteBuffer {
         /// Where, in bytes from the start.
         offset_bytes: u64,

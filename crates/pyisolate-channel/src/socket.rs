@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send,
@@ -28,10 +29,20 @@ pub enum Bells {
 /// left keeps the descriptor readable.
 const BELLS_PER_DRAIN: u32 = 64;
 
-/// Both ends: message boundaries, so that a bell cannot run into another; closed on `exec`.
+/// What may wait in the socket on its way to the guest, in bytes: some forty descriptors. The kernel
+/// lets a user have only so many on their way, 1,024 where nothing else was set, and a guest that
+/// takes none must not use up what other cells need.
+const UNTAKEN_BYTES: usize = 16 * 1024;
+
+/// The host's end and the guest's: message boundaries, so that a bell cannot run into another; closed
+/// on `exec`.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), ChannelError> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| ChannelError::CreateSocket { source: errno.into() })
+    let failed = |errno: Errno| ChannelError::CreateSocket { source: errno.into() };
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
+    set_socket_send_buffer_size(&ours, UNTAKEN_BYTES).map_err(failed)?;
+    Ok((ours, theirs))
 }
 
 /// Rings the host's bell.

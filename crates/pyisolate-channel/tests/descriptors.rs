@@ -51,7 +51,8 @@ fn a_guest_that_takes_no_descriptors_does_not_hold_the_host() {
     let mut sent = 0;
     while host.control.send_descriptor(1, &file).unwrap() == Sent::Sent {
         sent += 1;
-        assert!(sent < 100_000);
+        // The kernel counts what is under way for the user, who has other cells.
+        assert!(sent < 64);
     }
     assert!(sent > 0);
     drop(fds);

@@ -227,6 +227,7 @@ pub(crate) fn raise(kind: ErrorKind, message: &str) -> Raised {
             ErrorKind::Timeout => py::PyExc_TimeoutError,
             ErrorKind::Connection => py::PyExc_ConnectionError,
             ErrorKind::Memory => py::PyExc_MemoryError,
+            ErrorKind::Runtime => py::PyExc_RuntimeError,
             ErrorKind::System => py::PyExc_SystemError,
         }
     };
@@ -244,6 +245,7 @@ pub(crate) enum ErrorKind {
     Timeout,
     Connection,
     Memory,
+    Runtime,
     System,
 }
 

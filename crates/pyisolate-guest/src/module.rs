@@ -69,7 +69,8 @@ impl State {
 pub(crate) fn raise_link(error: &LinkError) -> Raised {
     let kind = match error {
         LinkError::TooLarge { .. } => ErrorKind::Value,
-        LinkError::NoRoom { .. } => ErrorKind::Memory,
+        // No want of memory of this cell's, which would end it.
+        LinkError::NoRoom { .. } => ErrorKind::Runtime,
         LinkError::Stopped => ErrorKind::Connection,
         LinkError::Channel(_) | LinkError::Frame(_) | LinkError::Store(_) => ErrorKind::Connection,
     };

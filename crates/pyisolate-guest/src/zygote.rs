@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyisolate_abi::message::{EXIT_OUT_OF_MEMORY, TEXT_BYTES_MAX, ToHost};
 use pyisolate_channel::GuestEnd;
-use pyisolate_channel::control::{Control, ControlError, Fork, Reply};
+use pyisolate_channel::control::{Control, ControlError, Fork, Reply, Request};
 use pyisolate_jail::{CellJail, Cloned, Ground, RlimitError, Rlimits, Role, await_map};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -152,9 +152,13 @@ impl Serving {
                 self.reap()?;
             }
             if request {
-                let fork = self.control.recv_fork()?;
-                if let Some(birth) = self.fork(fork)? {
-                    return Ok(birth);
+                match self.control.recv_request()? {
+                    Request::Fork(fork) => {
+                        if let Some(birth) = self.fork(fork)? {
+                            return Ok(birth);
+                        }
+                    }
+                    Request::Unopened { number } => self.refuse(number, Errno::MFILE)?,
                 }
             }
         }
@@ -191,12 +195,16 @@ impl Serving {
         Ok(())
     }
 
+    /// Says that there is no new process: the host lacks something, and other requests may succeed.
+    fn refuse(&self, number: u32, errno: Errno) -> Result<(), ControlError> {
+        self.control.send_reply(&Reply::ForkFailed { number, errno: errno.raw_os_error() })
+    }
+
     /// Forks. In the new process, what it is to become.
     fn fork(&mut self, fork: Fork) -> Result<Option<Birth>, ZygoteError> {
         let number = fork.number;
         if fork.control.is_some() && self.errands.is_none() {
-            let errno = Errno::OPNOTSUPP.raw_os_error();
-            self.control.send_reply(&Reply::ForkFailed { number, errno })?;
+            self.refuse(number, Errno::OPNOTSUPP)?;
             return Ok(None);
         }
         let gate = match &fork.control {
@@ -204,13 +212,14 @@ impl Serving {
             // It has no user namespace for a map, and will say so itself.
             Some(_) if !self.jail.is_whole() => None,
             Some(_) => {
-                let failed =
-                    |errno: Errno| ZygoteError::Call { call: "socketpair", source: errno.into() };
-                let flags = SocketFlags::CLOEXEC;
-                Some(
-                    socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-                        .map_err(failed)?,
-                )
+                let (unix, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+                match socketpair(unix, SocketType::STREAM, flags, None) {
+                    Ok(pair) => Some(pair),
+                    Err(errno) => {
+                        self.refuse(number, errno)?;
+                        return Ok(None);
+                    }
+                }
             }
         };
         fork::before();
@@ -271,8 +280,10 @@ const MAPPED: &str = "mapped";
 
 /// Has the launcher write the user map of a new template: [`MAPPED`], or why not.
 fn map(errands: &Control, number: u32, pidfd: &OwnedFd) -> Result<String, ZygoteError> {
-    let failed = |errno: Errno| ZygoteError::Call { call: "dup", source: errno.into() };
-    let pidfd = rustix::io::fcntl_dupfd_cloexec(pidfd, 3).map_err(failed)?;
+    let pidfd = match rustix::io::fcntl_dupfd_cloexec(pidfd, 3) {
+        Ok(pidfd) => pidfd,
+        Err(errno) => return Ok(format!("no descriptor for the template's handle: {errno}")),
+    };
     errands.send_reply(&Reply::Forked { number, pidfd })?;
     Ok(match errands.recv_reply(true)? {
         Some(Reply::Exited { status: 0, .. }) => MAPPED.to_owned(),
@@ -287,6 +298,9 @@ fn wait_for_map(mapped: OwnedFd) -> Result<(), String> {
     rustix::net::send(&mapped, &[1], SendFlags::NOSIGNAL).map_err(|errno| errno.to_string())?;
     let mut said = [0; 1024];
     let count = rustix::io::read(&mapped, &mut said).map_err(|errno| errno.to_string())?;
+    if count == 0 {
+        exit(72); // the zygote is gone, and this process about to be: nobody's fault that is here
+    }
     match String::from_utf8_lossy(&said[..count]) {
         said if said == MAPPED => Ok(()),
         why => Err(why.into_owned()),

@@ -166,7 +166,7 @@ pub(crate) struct CellShared {
     /// For how long rates made the guest wait.
     throttled_us: AtomicU64,
     pub(crate) throttle: Mutex<Throttle>,
-    /// It broke the contract: whatever else it sent is not worth a look.
+    /// It broke the contract, or something that it sent was lost: nothing behind that is looked at.
     pub(crate) violated: AtomicBool,
 }
 
@@ -340,7 +340,7 @@ impl CellShared {
             }
         }
         if let Err(breach) = crossed {
-            self.condemn(Death::Violation(breach.to_string()));
+            self.condemn(breach.into());
         }
         if reader.is_holding() && self.full_of(&lock(&self.state)).is_none() {
             // For a guest that nobody waits for. With a full queue whoever makes room reads.
@@ -370,7 +370,7 @@ impl CellShared {
         let mut record = Vec::new();
         while let Ok(true) = reader.try_recv(&mut record) {
             if let Err(breach) = self.cross(&record, None) {
-                self.condemn(Death::Violation(breach.to_string()));
+                self.condemn(breach.into());
             }
         }
     }
@@ -413,7 +413,7 @@ impl CellShared {
 
     /// Marks the cell for death and kills it; the first reason is the one that is told.
     pub(crate) fn condemn(&self, reason: Death) {
-        if matches!(reason, Death::Violation(_)) {
+        if matches!(reason, Death::Violation(_) | Death::Unserved(_)) {
             self.violated.store(true, Ordering::Relaxed);
         }
         let mut state = lock(&self.state);

@@ -96,7 +96,10 @@ impl Inner {
             CellError::Dead(death) => SpawnError::Unborn(death),
             other => SpawnError::Setup(other),
         };
-        cell.tell(&ToGuest::Configure(&pickle)).map_err(died)?;
+        cell.tell(&ToGuest::Configure(&pickle)).map_err(|error| {
+            cell.condemn(Death::Killed);
+            died(error)
+        })?;
         cell.note_confinement();
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::cell::{CellShared, Operation, Outcome, Queued, State, lock};
 use crate::delivery::{Decoded, Delivery, open};
 use crate::error::{Breach, Death, GuestFailure};
 use crate::event::Event;
+use crate::outbound::UNTAKEN;
 use crate::pace::{Paced, Paces};
 use crate::requests::Asked;
 
@@ -210,7 +211,9 @@ impl CellShared {
         // Each part is aligned in the buffer, which may take it a little past the limit.
         let slack = 64 * 1024;
         let lent: u64 = state.lent.values().map(|buffer| buffer.len_bytes() as u64).sum();
-        let buffer = if bytes == 0 || bytes > limit + slack {
+        let buffer = if !self.has_room_for_descriptor() {
+            Err(UNTAKEN.to_owned())
+        } else if bytes == 0 || bytes > limit + slack {
             Err(format!("message_bytes_max is {limit}"))
         } else if lent + bytes > settings.limits.unread_bytes.max(limit + slack) {
             Err(format!("{lent} bytes are under way already; send one after the other"))

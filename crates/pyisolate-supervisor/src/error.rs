@@ -36,6 +36,9 @@ pub enum Death {
     },
     /// It sent something that no cell sends.
     Violation(String),
+    /// The host could not take what it sent, for want of memory or of something else that the kernel
+    /// refused.
+    Unserved(String),
     /// It ended itself with this exit status.
     Exit(i32),
     /// A signal that the host did not send ended it.
@@ -60,6 +63,11 @@ impl fmt::Display for Death {
                 write!(out, "the cell went over {limit}={allowed}; raise it in spawn()")
             }
             Self::Violation(what) => write!(out, "the cell broke the contract: {what}"),
+            Self::Unserved(why) => write!(
+                out,
+                "the cell was ended because the host could not go on with it: {why}; see what the \
+                 host lacks, and spawn another"
+            ),
             Self::Exit(status) => write!(out, "the cell ended itself with exit status {status}"),
             Self::Signal(signal) => write!(
                 out,
@@ -301,6 +309,20 @@ fn required(require: &Requirement, lacking: &[Layer]) -> String {
     text
 }
 
+impl SpawnError {
+    /// Whether something outside killed what was being made, so that another try may succeed.
+    pub(crate) fn is_of_a_kill(&self) -> bool {
+        match self {
+            Self::Unborn(death) => matches!(death, Death::Orphaned(_) | Death::Signal(_)),
+            // Set-up code may crash by other signals, and would again.
+            Self::Setup(CellError::Dead(death)) => {
+                matches!(death, Death::Orphaned(_) | Death::Signal(9))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// How a guest broke the contract.
 #[derive(Debug, Error)]
 pub(crate) enum Breach {
@@ -332,4 +354,23 @@ pub(crate) enum Breach {
     TooEarly,
     #[error("a report of its jail that is none: {0}")]
     Report(String),
+}
+
+/// A guest answers for what only it can cause; what the kernel refuses is the host's.
+impl From<ChannelError> for Death {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Violation(_) => Self::Violation(error.to_string()),
+            error => Self::Unserved(error.to_string()),
+        }
+    }
+}
+
+impl From<Breach> for Death {
+    fn from(breach: Breach) -> Self {
+        match breach {
+            Breach::Channel(error) => error.into(),
+            breach => Self::Violation(breach.to_string()),
+        }
+    }
 }

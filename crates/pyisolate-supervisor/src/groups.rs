@@ -1,7 +1,7 @@
 //! Control groups of cells, in a thread of their own: to move a process takes the kernel some ten
 //! milliseconds, and a cell is not to wait for them.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use crate::process::Process;
 
 /// How long a move is waited for before the report is given without it.
 const PLACING_PATIENCE: Duration = Duration::from_secs(5);
+/// How soon a group that could not be removed is tried again: what stays of its last process is gone in
+/// a few milliseconds, unless the machine is starved.
+const REMOVE_AGAIN: Duration = Duration::from_millis(50);
 /// What a group has beyond the cell's own memory and its messages on their way, in bytes: the
 /// kernel's own for a process, its threads and its channel, and page cache of the runtime.
 const KERNEL_BYTES: u64 = 32 << 20;
@@ -195,20 +198,29 @@ fn work(jobs: &Receiver<Job>) {
     if let Err(error) = &groups {
         tracing::debug!(error = reason(error), "no control groups");
     }
-    for job in jobs {
+    // Groups whose last process was still being taken down when they were to be removed.
+    let mut staying: Vec<Group> = Vec::new();
+    loop {
+        let job = match staying.is_empty() {
+            true => jobs.recv().map_err(RecvTimeoutError::from),
+            false => jobs.recv_timeout(REMOVE_AGAIN),
+        };
+        staying.retain(|group| !group.remove());
         match job {
-            Job::Place(cell) => {
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Job::Place(cell)) => {
                 let Some(process) = cell.body.as_process() else { continue };
                 process.placement.settle(match &groups {
-                    Ok(groups) => place(groups, process, cell.number),
+                    Ok(groups) => place(groups, process, cell.number, &mut staying),
                     Err(error) => layer(Status::Missing, reason(error)),
                 });
             }
-            Job::Remove(cell) => {
+            Ok(Job::Remove(cell)) => {
                 let Some(process) = cell.body.as_process() else { continue };
                 if let Some(group) = lock(&process.placement.state).group.take() {
                     cell.add_throttled(group.throttled());
-                    group.remove();
+                    staying.extend(Some(group).filter(|group| !group.remove()));
                 }
             }
         }
@@ -216,7 +228,7 @@ fn work(jobs: &Receiver<Job>) {
 }
 
 /// Makes a cell's group and moves its process there.
-fn place(groups: &Cgroups, process: &Process, number: u32) -> Layer {
+fn place(groups: &Cgroups, process: &Process, number: u32, staying: &mut Vec<Group>) -> Layer {
     let Some(pid) = process.pid() else {
         return layer(Status::Missing, "the process ended before it was moved".to_owned());
     };
@@ -229,7 +241,8 @@ fn place(groups: &Cgroups, process: &Process, number: u32) -> Layer {
     let mut state = lock(&placement.state);
     let came = match moved {
         Err(error) => {
-            group.remove();
+            // A process that ended on its way is still in some of the folders.
+            staying.extend(Some(group).filter(|group| !group.remove()));
             return layer(Status::Missing, reason(&error));
         }
         Ok(()) => describe(&group, state.limits.as_ref()),

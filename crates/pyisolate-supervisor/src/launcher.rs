@@ -81,6 +81,11 @@ impl Launcher {
         }
     }
 
+    /// Whether it ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Reaps the launcher, which ends by itself once its control socket is closed.
     pub(crate) fn reap(mut self) {
         let deadline = Instant::now() + GRACE;

@@ -96,7 +96,11 @@ impl Monitor {
     /// A thread stopped reading a cell's ring before it was empty. It most likely comes back for
     /// more, so the rest is looked at with the next tick, not at once.
     pub(crate) fn read_soon(&self, number: u32) {
-        lock(&self.unread).push(number);
+        let mut unread = lock(&self.unread);
+        if !unread.contains(&number) {
+            unread.push(number);
+        }
+        drop(unread);
         self.watch_closely();
     }
 
@@ -111,14 +115,22 @@ impl Monitor {
         lock(&self.cells).insert(cell.number, Arc::clone(cell));
         let data = epoll::EventData::new_u64(CELL | u64::from(cell.number));
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::add(&self.epoll, cell.control.bell_fd(), data, flags).map_err(failed("epoll_ctl"))
+        let added = epoll::add(&self.epoll, cell.control.bell_fd(), data, flags);
+        added.map_err(|errno| {
+            lock(&self.cells).remove(&cell.number);
+            failed("epoll_ctl")(errno)
+        })
     }
 
     pub(crate) fn add_zygote(&self, zygote: &Arc<Zygote>) -> Result<(), SpawnError> {
         lock(&self.zygotes).insert(zygote.number, Arc::clone(zygote));
         let data = epoll::EventData::new_u64(ZYGOTE | u64::from(zygote.number));
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::add(&self.epoll, zygote.control.as_fd(), data, flags).map_err(failed("epoll_ctl"))
+        let added = epoll::add(&self.epoll, zygote.control.as_fd(), data, flags);
+        added.map_err(|errno| {
+            lock(&self.zygotes).remove(&zygote.number);
+            failed("epoll_ctl")(errno)
+        })
     }
 
     fn run(&self) {
@@ -182,7 +194,7 @@ impl Monitor {
             Ok(Bells::Closed) => self.cell_gone(&cell),
             Ok(_) => cell.read_now(),
             Err(error) => {
-                cell.condemn(Death::Violation(error.to_string()));
+                cell.condemn(error.into());
                 self.cell_gone(&cell);
             }
         }
@@ -218,6 +230,9 @@ impl Monitor {
         cell.body.kill();
         let _ = cell.control.mark_dead();
         cell.read_rest();
+        if let Some(process) = cell.body.as_process() {
+            process.lost();
+        }
         lock(&self.cells).remove(&number);
         cell.bury(death);
         self.groups.remove(&cell);

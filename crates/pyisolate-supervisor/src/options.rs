@@ -75,7 +75,7 @@ impl Backend {
 }
 
 /// What a cell is made with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CellOptions {
     /// Its name.
     pub name: CellName,

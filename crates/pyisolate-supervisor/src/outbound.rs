@@ -11,14 +11,18 @@ use pyisolate_abi::message::{Answer, Payload, ToGuest};
 use pyisolate_channel::{ChannelError, HostControl, HostWriter, Sent, SharedBuffer};
 
 use crate::cell::{CellShared, lock};
-use crate::error::{Breach, CellError, Death};
+use crate::error::{Breach, CellError};
 
 /// Answers that may wait for a guest to take them. A thread of the guest has one question under way
 /// at a time; a guest that has more than this many does not read what it asked for.
 const ANSWERS_MAX: usize = 4096;
 
+/// What the answers that wait may take, in bytes: as many of the largest as a cell may have requests
+/// under way, and as many again.
+const ANSWERS_BYTES_MAX: usize = 32 << 20;
+
 /// Of those, how many may come with a descriptor: every one takes one of the host's meanwhile, and
-/// most of them a buffer. Some hundred more are on their way in the socket before any waits.
+/// most of them a buffer. Some forty more are on their way in the socket before any waits.
 const ANSWER_DESCRIPTORS_MAX: usize = 64;
 
 /// How long one wait for room goes on before the caller is asked whether to go on.
@@ -184,7 +188,7 @@ impl CellShared {
 
     fn sent_or(&self, failed: Result<Sent, ChannelError>) -> Result<(), CellError> {
         if let Err(error) = failed {
-            self.condemn(Death::Violation(error.to_string()));
+            self.condemn(error.into());
         }
         Err(CellError::Dead(self.await_death()))
     }
@@ -204,9 +208,13 @@ impl CellShared {
         let mut answers = lock(&self.answers);
         answers.push_back(outgoing);
         let waiting = answers.len();
+        let bytes = answers.iter().map(|it| it.record.len()).sum::<usize>();
         drop(answers);
         self.flush();
-        if waiting > ANSWERS_MAX { Err(Breach::TakesNoAnswers(waiting)) } else { Ok(()) }
+        if waiting > ANSWERS_MAX || bytes > ANSWERS_BYTES_MAX {
+            return Err(Breach::TakesNoAnswers(waiting));
+        }
+        Ok(())
     }
 
     // --- answers to requests
@@ -244,7 +252,7 @@ impl CellShared {
     }
 
     /// Whether the answers that the guest did not take yet leave room for one with a descriptor.
-    fn has_room_for_descriptor(&self) -> bool {
+    pub(crate) fn has_room_for_descriptor(&self) -> bool {
         let answers = lock(&self.answers);
         let held = answers.iter().filter(|it| it.descriptor.is_some());
         let (count, bytes) =
@@ -275,12 +283,18 @@ impl CellShared {
                     self.sent.fetch_add(1, Ordering::Relaxed);
                     outbound.backlog.pop_front();
                 }
+                // The socket is full of descriptors, and nothing tells when the guest takes one.
+                Ok(Sent::Full) if first.descriptor.is_some() => {
+                    return self.monitor.read_soon(self.number);
+                }
                 // The guest rings when it has made room, unless it did just now.
                 Ok(Sent::Full) => match outbound.writer.want_room_bell() {
                     Ok(true) => {}
-                    Ok(false) | Err(_) => return,
+                    Ok(false) => return,
+                    Err(error) => return self.condemn(error.into()),
                 },
-                Ok(Sent::PeerGone) | Err(_) => return,
+                Ok(Sent::PeerGone) => return,
+                Err(error) => return self.condemn(error.into()),
             }
         }
     }
@@ -332,7 +346,7 @@ impl CellShared {
     }
 }
 
-const UNTAKEN: &str = "too many answers wait to be taken: take some of them";
+pub(crate) const UNTAKEN: &str = "too many answers wait to be taken: take some of them";
 
 fn payload<'a>(mut parts: impl Iterator<Item = Part<'a>>) -> Payload<'a> {
     Payload { pickle: parts.next().unwrap_or(Part::Inline(&[])), buffers: parts.collect() }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyisolate_jail::LayerName;
@@ -75,11 +75,12 @@ impl Process {
         }
     }
 
-    /// Waits until the zygote's word that it forked it is here, or the time is over.
-    pub(crate) fn wait_until_born(&self, patience: Duration) {
+    /// Waits until the zygote's word that it forked it is here; false if it never came.
+    pub(crate) fn wait_until_born(&self, patience: Duration) -> bool {
         let handle = lock(&self.handle);
         let unborn = |handle: &mut Handle| handle.pidfd.is_none() && handle.status.is_none();
-        drop(self.born.wait_timeout_while(handle, patience, unborn));
+        let waited = self.born.wait_timeout_while(handle, patience, unborn);
+        waited.unwrap_or_else(PoisonError::into_inner).0.pidfd.is_some()
     }
 
     /// The zygote forked it. A kill that was asked for before is done now.
@@ -127,6 +128,13 @@ impl Process {
     pub(crate) fn ended(&self, status: i32, cpu_ms: u64) {
         self.cpu_ms.fetch_max(cpu_ms, Ordering::Relaxed);
         lock(&self.handle).status = Some(status);
+        self.born.notify_all();
+    }
+
+    /// Nobody is left who could say how it ends: it is as good as killed.
+    pub(crate) fn lost(&self) {
+        lock(&self.handle).status.get_or_insert(Signal::KILL.as_raw());
+        self.born.notify_all();
     }
 
     /// Whether the kernel says that it ended, which the supervisor may not have heard yet.

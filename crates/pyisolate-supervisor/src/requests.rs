@@ -248,7 +248,9 @@ impl CellShared {
             let failure = Failure::new("RuntimeError", text);
             return self.conclude(settings, &question, Err(failure.into()));
         }
-        requests.under_way.insert(question.id, UnderWay { question, deadline });
+        requests
+            .under_way
+            .insert(question.id, UnderWay { question: Arc::clone(&question), deadline });
         requests.waiting_bytes += bytes;
         if requests.running >= AT_ONCE {
             requests.waiting.push_back(job);
@@ -256,15 +258,17 @@ impl CellShared {
         }
         requests.running += 1;
         drop(requests);
-        self.run_job(job);
-        Ok(())
-    }
-
-    fn run_job(&self, job: Job) {
         if let Err(error) = self.monitor.workers.run(job) {
             tracing::error!(%error, "no thread for the broker's work");
-            self.condemn(Death::Killed);
+            let mut requests = lock(&self.requests);
+            requests.running -= 1;
+            requests.waiting_bytes -= bytes;
+            drop(requests);
+            let text = format!("the host has no thread left to answer: {error}; try again");
+            let failure = Failure::new("RuntimeError", text);
+            self.conclude_later(settings, &question, Err(failure.into()));
         }
+        Ok(())
     }
 
     /// A worker is done with one of this cell's.
@@ -274,7 +278,8 @@ impl CellShared {
         match requests.waiting.pop_front() {
             Some(job) => {
                 drop(requests);
-                self.run_job(job);
+                // It cannot fail: at the worst, the thread that asks does it next.
+                let _ = self.monitor.workers.run(job);
             }
             None => requests.running -= 1,
         }
@@ -351,7 +356,7 @@ impl CellShared {
             return; // its time was over, or its cell's
         }
         if let Err(breach) = self.conclude(settings, question, outcome) {
-            self.condemn(Death::Violation(breach.to_string()));
+            self.condemn(breach.into());
         }
     }
 

@@ -39,6 +39,10 @@ const POOL_BREATH: Duration = Duration::from_millis(1);
 /// How long the pool waits before it tries again to fill up after a failure.
 const POOL_RETRY: Duration = Duration::from_millis(500);
 
+/// How often something is made anew where what it was to be forked from was killed under it. Each
+/// time there is a new launcher; whoever kills so many within one call means it.
+const TRIES: usize = 4;
+
 /// Owns cells. Dropping it ends them all.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -151,20 +155,17 @@ impl Supervisor {
         inner.reserve(&name)?;
         let made = match template {
             Some(_) if options.backend != Backend::Process => Err(SpawnError::TemplateOfProcess),
-            None => match inner.take_ready(options.backend) {
-                Some(cell) => Ok(cell),
-                None => inner.make_of(options.backend),
-            },
-            Some(template) => match template.zygote.ended() {
-                Some(why) => Err(SpawnError::TemplateGone(why.to_owned())),
-                None => inner.make(&template.zygote, None),
-            },
+            None => again_if_killed(|| {
+                let cell = match inner.take_ready(options.backend) {
+                    Some(cell) => cell,
+                    None => inner.make_of(options.backend)?,
+                };
+                inner.configure(&cell, options.clone(), Scope::Cell)?;
+                Ok(cell)
+            }),
+            Some(template) => again_if_killed(|| template.spawn(inner, options.clone())),
         };
-        let claimed = made.and_then(|cell| {
-            inner.configure(&cell, options, Scope::Cell)?;
-            Ok(cell)
-        });
-        match claimed {
+        match made {
             Ok(cell) => {
                 lock(&inner.names).insert(name, Some(Arc::downgrade(&cell)));
                 Ok(Cell::new(cell))
@@ -181,6 +182,10 @@ impl Supervisor {
     /// # Errors
     /// [`SpawnError::Setup`] with the guest's traceback if the set-up raised.
     pub fn template(&self, imports: &Imports, setup: &str) -> Result<Template, SpawnError> {
+        again_if_killed(|| self.make_template(imports, setup))
+    }
+
+    fn make_template(&self, imports: &Imports, setup: &str) -> Result<Template, SpawnError> {
         let inner = &self.inner;
         let zygote = inner.zygote()?;
         let (ours, theirs) = Control::pair()?;
@@ -296,11 +301,36 @@ impl Drop for Supervisor {
     }
 }
 
+/// Makes something, and makes it again where somebody killed the process that it was to come from, or
+/// its own before anybody had it: the caller notices nothing but time.
+fn again_if_killed<T>(make: impl Fn() -> Result<T, SpawnError>) -> Result<T, SpawnError> {
+    for _ in 1..TRIES {
+        match make() {
+            Err(error) if error.is_of_a_kill() => {
+                tracing::warn!(%error, "killed while it was made: making it anew");
+            }
+            made => return made,
+        }
+    }
+    make()
+}
+
 impl Template {
+    fn spawn(&self, inner: &Inner, options: CellOptions) -> Result<Arc<CellShared>, SpawnError> {
+        let made = inner.make(&self.zygote, None).and_then(|cell| {
+            inner.configure(&cell, options, Scope::Cell)?;
+            Ok(cell)
+        });
+        made.map_err(|error| match self.zygote.ended() {
+            Some(why) => SpawnError::TemplateGone(why.to_owned()),
+            None => error,
+        })
+    }
+
     /// Whether its process still serves.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.zygote.ended().is_none() && self.supervisor.strong_count() > 0
+        !self.zygote.is_gone() && self.supervisor.strong_count() > 0
     }
 }
 
@@ -343,7 +373,7 @@ impl Inner {
             return Err(SpawnError::ShutDown);
         }
         if let Some(zygote) = &*current
-            && zygote.ended().is_none()
+            && !zygote.is_gone()
         {
             return Ok(Arc::clone(zygote));
         }
@@ -374,13 +404,12 @@ impl Inner {
         // The guest's end is the zygote's alone from here on.
         drop(fork);
         if let Err(error) = forked {
-            let why = zygote.ended().map_or_else(|| error.to_string(), str::to_owned);
-            self.monitor.cell_lost(number, Death::Unborn(why));
+            self.monitor.cell_lost(number, zygote.death_of_unforked(&error));
         }
         let cell = self.await_ready(cell)?;
         // A template's cells would be born into its group.
         if !is_template {
-            self.monitor.groups.place(&cell)?;
+            self.monitor.groups.place(&cell).inspect_err(|_| cell.condemn(Death::Killed))?;
         }
         Ok(cell)
     }
@@ -391,7 +420,10 @@ impl Inner {
         match cell.wait(Some(deadline), |state| state.ready.is_some().then_some(())) {
             Ok(Some(())) => {
                 if let Some(process) = cell.body.as_process() {
-                    process.wait_until_born(BIRTH_PATIENCE);
+                    if !process.wait_until_born(BIRTH_PATIENCE) {
+                        cell.condemn(Death::Killed);
+                        return Err(SpawnError::Unborn(cell.await_death()));
+                    }
                     let seen = process.proc_status();
                     if let (Some(seen), Some(report)) = (seen, &mut lock(&cell.state).ready) {
                         confirm(report, &seen);

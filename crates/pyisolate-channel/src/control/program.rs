@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{Control, ControlError, failed};
+use super::{Control, ControlError, Datagram, failed};
 
 /// The longest request, in bytes: arguments of 128 KiB, and as much again for what a policy gives
 /// (the environment, the folders to be read), several times over.
@@ -89,7 +89,7 @@ impl Control {
     /// [`ControlError::Gone`] if the supervisor ended, [`ControlError::Malformed`] for what is no
     /// request.
     pub fn recv_program(&self) -> Result<Program, ControlError> {
-        let (tag, _, _, _, fds) = self.recv(true)?.ok_or(ControlError::Malformed)?;
+        let Datagram { tag, fds, .. } = self.recv(true)?.ok_or(ControlError::Malformed)?;
         let fds = <[OwnedFd; 5]>::try_from(fds).map_err(|_| ControlError::Malformed)?;
         let [line, memory, stdin, stdout, stderr] = fds;
         if tag != b'P' {
@@ -126,7 +126,9 @@ impl Control {
         &self,
         hear: impl FnOnce(ProgramEvent<'_>) -> T,
     ) -> Result<Option<T>, ControlError> {
-        let Some((tag, _, value, text, mut fds)) = self.recv(false)? else { return Ok(None) };
+        let Some(Datagram { tag, value, text, mut fds, .. }) = self.recv(false)? else {
+            return Ok(None);
+        };
         let text = String::from_utf8_lossy(&text);
         Ok(Some(hear(match (tag, fds.pop()) {
             (b's', Some(pidfd)) if fds.is_empty() => ProgramEvent::Started(pidfd),

@@ -176,13 +176,16 @@ impl Group {
         one.or_else(|| value("throttled_usec ").map(Duration::from_micros)).unwrap_or_default()
     }
 
-    /// Removes it, once it has no process.
-    pub fn remove(&self) {
+    /// Removes it, once it has no process. False: its last one is still being taken down, which can
+    /// take a moment longer than its end is known; try again.
+    pub fn remove(&self) -> bool {
+        let mut gone = true;
         for folder in &self.folders {
-            // A group whose last process is still being taken down cannot go yet; who made the
-            // groups tries again at the end.
-            let _ = fs::remove_dir(&folder.path);
+            if let Err(error) = fs::remove_dir(&folder.path) {
+                gone &= error.kind() == std::io::ErrorKind::NotFound;
+            }
         }
+        gone
     }
 
     fn parts(&self) -> impl Iterator<Item = (&Folder, Controller)> {

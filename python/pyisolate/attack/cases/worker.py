@@ -40,12 +40,11 @@ WORDS = {
     "a sample of three": "send(METRIC, b'm', pickle.dumps((1, 2, 3), 5))",
     "a value that is no number": "send(METRIC, b'm', pickle.dumps(('x', None), 5))",
     "tags that are no dict": "send(METRIC, b'm', pickle.dumps((1, 5), 5))",
-    "many buffers": "for n in range(40): send(WANT, number(1 << 20), id=n)",
-    "the same buffer twice": "for n in range(2): send(WANT, number(1 << 20), id=5)",
-    "a buffer that was never filled": "send(WANT, number(4096), id=5)\n"
-    "send(POSTED, (5, 0), store=5)",
-    "outside of a buffer": "send(WANT, number(4096), id=5)\nsend(POSTED, (5000, 0), store=5)",
-    "far outside of a buffer": "send(WANT, number(4096), id=5)\n"
+    "many buffers": "for n in range(40): send(WANT, id=n, store=1 << 14)",
+    "the same buffer twice": "for n in range(2): send(WANT, id=5, store=1 << 14)",
+    "a buffer that was never filled": "send(WANT, id=5, store=64)\nsend(POSTED, (5, 0), store=5)",
+    "outside of a buffer": "send(WANT, id=5, store=64)\nsend(POSTED, (5000, 0), store=5)",
+    "far outside of a buffer": "send(WANT, id=5, store=64)\n"
     "send(POSTED, (0xFFFFFFFF, 0xFFFFFFFE), store=5)",
     "a record of no length": "send_record(b'', 0)",
     "a record of great length": "send_record(b'x' * 64, 2**32 - 1)",

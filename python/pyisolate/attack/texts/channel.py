@@ -80,8 +80,4 @@ def send(kind, *parts, **numbers):
     send_record(frame(kind, *parts, **numbers))
 
 
-def number(value):
-    return struct.pack("<Q", value)
-
-
 NONE = pickle.dumps(None, 5)
