@@ -17,6 +17,7 @@ mod interpreter;
 mod probe;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -38,6 +39,7 @@ Commands:
   test    Set up, then run every test: Rust, documentation, Python
   check   Formatting, lints, crate edges, licences, types, README examples
   bench   Set up, then measure and print beside the standard library's ways
+  soak    Set up, then minutes of cells and faults: nothing may be lost or left behind
   setup   Find CPython, make .venv, build the extension and install it there
 
 `cargo xtask <COMMAND> --help` tells more about one of them.";
@@ -61,6 +63,7 @@ fn dispatch(command: Option<&str>, arguments: &[OsString]) -> Result<(), XtaskEr
         Some("test") => (test::HELP, test::run),
         Some("check") => (check::HELP, check::run),
         Some("bench") => (bench::HELP, bench::run),
+        Some("soak") => (soak::HELP, soak::run),
         Some("setup") => (setup::HELP, setup::run),
         None | Some("help" | "-h" | "--help") => {
             println!("{HELP}");
