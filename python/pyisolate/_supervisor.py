@@ -119,6 +119,7 @@ class Supervisor:
         network_ops_max: int | None = None,
         network_bytes_max: int | None = None,
         disk_bytes_max: int | None = None,
+        scratch_bytes: int | None = None,
     ) -> Cell:
         """Make a cell.
 
@@ -159,6 +160,8 @@ class Supervisor:
         - `network_ops_max` (1,000): connections and HTTP requests; `NetworkExceeded`
         - `network_bytes_max` (256 MiB): bytes over the network, both ways; `NetworkExceeded`
         - `disk_bytes_max` (1 GiB): bytes written to files; the writer gets an `OSError`
+        - `scratch_bytes` (0, none): private files at `/tmp` in memory, which count as the cell's;
+          past it the writer gets an `OSError`. The host needs `CAP_SYS_ADMIN`
 
         Raises `ValueError` for a bad name, limit or backend, `PolicyError` for a policy that is
         none, `SandboxError` and its kinds if no cell could be made.
@@ -180,6 +183,7 @@ class Supervisor:
             "network_ops_max": network_ops_max,
             "network_bytes_max": network_bytes_max,
             "disk_bytes_max": disk_bytes_max,
+            "scratch_bytes": scratch_bytes,
         }
         if isinstance(allowed_imports, str):
             raise TypeError("allowed_imports is a list of module names, not one string")

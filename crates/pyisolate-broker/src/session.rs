@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -29,6 +30,8 @@ pub struct SessionOptions {
     pub secrets: BTreeMap<String, SecretValue>,
     /// Whether the cell can be handed file descriptors.
     pub takes_descriptors: bool,
+    /// The top of its scratch files, which it finds at [`SCRATCH`](pyisolate_policy::SCRATCH), whatever the host has there.
+    pub scratch: Option<OwnedFd>,
     /// Where what is allowed on the way is written: a redirect, a link. What the guest asked for
     /// itself is written by whoever took it.
     pub journal: Option<Arc<Journal>>,
@@ -41,6 +44,7 @@ pub struct Session {
     broker: Arc<Broker>,
     policy: RwLock<Arc<Policy>>,
     takes_descriptors: bool,
+    pub(crate) scratch: Option<OwnedFd>,
     journal: Option<Arc<Journal>>,
     secrets: BTreeMap<String, SecretValue>,
     usage: Usage,
@@ -151,6 +155,7 @@ impl Session {
             broker,
             policy: RwLock::new(options.policy),
             takes_descriptors: options.takes_descriptors,
+            scratch: options.scratch,
             journal: options.journal,
             secrets: options.secrets,
             usage: Usage {
@@ -165,6 +170,13 @@ impl Session {
             random: random::Generator::default(),
             placeholders: crate::secret::Placeholders::default(),
         }
+    }
+
+    /// What its scratch files take of the machine's memory, in bytes.
+    #[must_use]
+    pub fn scratch_used_bytes(&self) -> u64 {
+        let Some(Ok(seen)) = self.scratch.as_ref().map(rustix::fs::fstatvfs) else { return 0 };
+        seen.f_blocks.saturating_sub(seen.f_bfree).saturating_mul(seen.f_frsize)
     }
 
     /// Checks a request's payload and asks the policy. Never waits.

@@ -306,6 +306,7 @@ fn session(broker: &Arc<Broker>, policy: Policy) -> Session {
         limits: Limits::default(),
         secrets: BTreeMap::from(secrets),
         takes_descriptors: true,
+        scratch: None,
         journal: None,
     };
     Session::new(Arc::clone(broker), options)

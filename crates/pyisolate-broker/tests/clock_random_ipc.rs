@@ -25,6 +25,7 @@ fn session(broker: &Arc<Broker>, rights: Vec<Right>) -> Arc<Session> {
         limits: Limits::default(),
         secrets: Default::default(),
         takes_descriptors: false,
+        scratch: None,
         journal: None,
     };
     Arc::new(Session::new(Arc::clone(broker), options))

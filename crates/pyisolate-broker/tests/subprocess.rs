@@ -56,6 +56,7 @@ fn session(rights: Vec<RunRight>, runner: Option<Arc<dyn Run>>) -> Session {
         limits: Limits::default(),
         secrets: BTreeMap::new(),
         takes_descriptors: true,
+        scratch: None,
         journal: None,
     };
     Session::new(Arc::new(broker), options)

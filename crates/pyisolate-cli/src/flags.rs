@@ -147,7 +147,8 @@ pub(crate) struct Run {
                        \n  child_work_max=16               threads\
                        \n  network_ops_max=1000            connections and HTTP requests\
                        \n  network_bytes_max=256MiB        over the network, both ways\
-                       \n  disk_bytes_max=1GiB             written to files")]
+                       \n  disk_bytes_max=1GiB             written to files\
+                       \n  scratch_bytes=0                 files in memory at /tmp; none without it")]
     pub(crate) limits: Vec<Setting>,
 
     /// How long the script may run; short for --limit wall_time_ms=

@@ -26,19 +26,19 @@ use crate::ground;
 use crate::plan::{Bind, BindKind, RootPlan};
 
 /// How much a tmpfs may hold, and who may write to it.
-pub(crate) struct Room {
-    size: &'static str,
-    inodes: &'static str,
-    mode: &'static str,
+pub(crate) struct Room<'a> {
+    pub(crate) size: &'a str,
+    pub(crate) inodes: &'a str,
+    pub(crate) mode: &'a str,
 }
 
 /// For mount points. The size is enough for empty files and directories, for which tmpfs charges
 /// inodes and not bytes, and a few short texts; the inodes are those of the largest plans seen (some
 /// sixty) with their parents, fifteen times over.
-pub(crate) const MOUNT_POINTS: Room = Room { size: "64k", inodes: "1024", mode: "0755" };
+pub(crate) const MOUNT_POINTS: Room<'_> = Room { size: "64k", inodes: "1024", mode: "0755" };
 
 /// For a program's own files.
-pub(crate) const SCRATCH: Room = Room { size: "16m", inodes: "4096", mode: "1777" };
+pub(crate) const SCRATCH: Room<'_> = Room { size: "16m", inodes: "4096", mode: "1777" };
 
 /// Which step of building the root failed.
 #[derive(Debug, thiserror::Error)]
@@ -225,7 +225,7 @@ pub(crate) fn open_tree(
 }
 
 /// A new detached tmpfs. Its file system refuses set-user-id programs and devices in any case.
-pub(crate) fn tmpfs(room: &Room, attributes: MountAttrFlags) -> Result<OwnedFd, RootError> {
+pub(crate) fn tmpfs(room: &Room<'_>, attributes: MountAttrFlags) -> Result<OwnedFd, RootError> {
     let failed = |call| move |error: Errno| RootError::Tmpfs { call, source: error.into() };
     let context =
         rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("fsopen"))?;

@@ -39,7 +39,9 @@ pub use diff::{Change, Difference, LimitChange, diff};
 pub use explain::{Explanation, NearMiss, RuleText};
 pub use host::{Host, HostError};
 pub use imports::{ImportError, Imports};
-pub use limits::{CPU_RATE_UNLIMITED, LimitError, LimitName, Limits, Unit, parse_thousandths};
+pub use limits::{
+    CPU_RATE_UNLIMITED, LimitError, LimitName, Limits, SCRATCH, Unit, parse_thousandths,
+};
 pub use name::{CellName, NameError};
 pub use path::{CleanPath, PATH_BYTES_MAX, PathError};
 pub use pattern::PatternError;

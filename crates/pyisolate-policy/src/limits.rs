@@ -37,11 +37,13 @@ pub enum LimitName {
     NetworkBytes,
     /// `disk_bytes_max`
     DiskBytes,
+    /// `scratch_bytes`
+    Scratch,
 }
 
 impl LimitName {
     /// Every limit there is.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::WallTime,
         Self::Cpu,
         Self::CpuRate,
@@ -57,6 +59,7 @@ impl LimitName {
         Self::NetworkOps,
         Self::NetworkBytes,
         Self::DiskBytes,
+        Self::Scratch,
     ];
 
     /// The keyword of `spawn` that sets this limit.
@@ -78,6 +81,7 @@ impl LimitName {
             Self::NetworkOps => "network_ops_max",
             Self::NetworkBytes => "network_bytes_max",
             Self::DiskBytes => "disk_bytes_max",
+            Self::Scratch => "scratch_bytes",
         }
     }
 
@@ -93,7 +97,8 @@ impl LimitName {
             | Self::Message
             | Self::Unread
             | Self::NetworkBytes
-            | Self::DiskBytes => Unit::Bytes,
+            | Self::DiskBytes
+            | Self::Scratch => Unit::Bytes,
             Self::UnreadMessages
             | Self::RequestRate
             | Self::OpenFiles
@@ -213,7 +218,13 @@ pub struct Limits {
     pub network_bytes: u64,
     /// Bytes that the cell writes to files over its life. Default 1 GiB.
     pub disk_bytes: u64,
+    /// A private file system in memory at [`SCRATCH`], in bytes: what is in it counts as the cell's
+    /// memory, too. Default 0: none.
+    pub scratch_bytes: u64,
 }
+
+/// Where a cell finds its scratch files, if it has any.
+pub const SCRATCH: &str = "/tmp";
 
 impl Default for Limits {
     fn default() -> Self {
@@ -233,6 +244,7 @@ impl Default for Limits {
             network_ops: 1000,
             network_bytes: 256 << 20,
             disk_bytes: 1 << 30,
+            scratch_bytes: 0,
         }
     }
 }
@@ -270,6 +282,7 @@ impl Limits {
             LimitName::NetworkOps => &mut self.network_ops,
             LimitName::NetworkBytes => &mut self.network_bytes,
             LimitName::DiskBytes => &mut self.disk_bytes,
+            LimitName::Scratch => &mut self.scratch_bytes,
         }
     }
 
@@ -315,7 +328,8 @@ impl Limits {
         check(LimitName::Threads, self.threads, 1, 1 << 15)?;
         check(LimitName::NetworkOps, self.network_ops, 0, 1 << 46)?;
         check(LimitName::NetworkBytes, self.network_bytes, 0, 1 << 46)?;
-        check(LimitName::DiskBytes, self.disk_bytes, 0, 1 << 46)
+        check(LimitName::DiskBytes, self.disk_bytes, 0, 1 << 46)?;
+        check(LimitName::Scratch, self.scratch_bytes, 0, 1 << 46)
     }
 }
 

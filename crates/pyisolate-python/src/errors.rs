@@ -127,7 +127,8 @@ pub(crate) fn dead(py: Python<'_>, death: &Death) -> PyErr {
             | LimitName::Unread
             | LimitName::UnreadMessages
             | LimitName::RequestRate
-            | LimitName::DiskBytes => "SandboxError",
+            | LimitName::DiskBytes
+            | LimitName::Scratch => "SandboxError",
         },
         Death::Violation(_) => "ProtocolViolation",
         _ => "CellDied",

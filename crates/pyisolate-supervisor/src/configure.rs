@@ -7,7 +7,7 @@ use pyisolate_abi::message::ToGuest;
 use pyisolate_abi::pickle::{Caps, TrustedNames, Value};
 use pyisolate_broker::journal::Kind;
 use pyisolate_broker::{Session, SessionOptions};
-use pyisolate_jail::LayerName;
+use pyisolate_jail::{LayerName, scratch};
 use pyisolate_policy::Limits;
 
 use crate::cell::{CellShared, Settings, lock};
@@ -52,6 +52,14 @@ impl Inner {
         let mut granted =
             grants::beside(&options.imports, &options.capabilities, options.policy.as_ref());
         let has_policy = options.policy.is_some() || !options.granted.is_empty();
+        let scratch = match limits.scratch_bytes {
+            0 => None,
+            bytes => {
+                let made = scratch(bytes).inspect_err(|_| cell.condemn(Death::Killed));
+                granted.push(grants::scratch());
+                Some(made.map_err(|error| SpawnError::Scratch { error })?)
+            }
+        };
         granted.extend(options.granted);
         let policy = grants::in_force(&options.policy.unwrap_or_default(), &granted);
         let mut settings = grants::settings(&policy, has_policy, &options.capabilities);
@@ -68,6 +76,7 @@ impl Inner {
             limits: limits.clone(),
             secrets: options.secrets,
             takes_descriptors: true,
+            scratch,
             journal: journal.clone(),
         };
         let now = Instant::now();

@@ -1,5 +1,6 @@
 //! What can go wrong, and what is still alive afterwards.
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use pyisolate_abi::pickle::DecodeError;
 use pyisolate_broker::journal::WriteError;
 use pyisolate_channel::ChannelError;
 use pyisolate_channel::control::ControlError;
-use pyisolate_jail::Layer;
+use pyisolate_jail::{Layer, RootError};
 use pyisolate_policy::{CellName, LimitError, LimitName};
 use thiserror::Error;
 
@@ -253,6 +254,17 @@ pub enum SpawnError {
     /// The process ended before it was a cell.
     #[error("{0}")]
     Unborn(Death),
+    /// There are no scratch files to be had.
+    #[error(
+        "no scratch files: {error}: {}; they need CAP_SYS_ADMIN: run the host as root, or grant a \
+         folder of its own instead of scratch_bytes",
+        .error.source().map(ToString::to_string).unwrap_or_default()
+    )]
+    Scratch {
+        /// Which call failed.
+        #[source]
+        error: RootError,
+    },
     /// Layers that were required do not hold.
     #[error("{}", required(.require, .lacking))]
     Confinement {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use pyisolate_abi::pickle::Value;
 use pyisolate_broker::CAPABILITIES;
-use pyisolate_policy::{ClockAction, Effect, Imports, Origin, Policy, Right, Rule};
+use pyisolate_policy::{
+    CleanPath, ClockAction, Effect, FilesRight, Imports, Origin, PathPattern, Policy, Right, Rule,
+    SCRATCH,
+};
 
 use crate::handler::HostCapability;
 
@@ -30,6 +33,21 @@ pub(crate) fn beside(
         .filter(|name| !named(name))
         .map(|name| rule("capabilities", Right::Host { capability: name.clone(), actions: None }));
     imports.chain(hosts).collect()
+}
+
+/// The rule for a cell's scratch files.
+pub(crate) fn scratch() -> Rule {
+    let root = CleanPath::new(SCRATCH)
+        .unwrap_or_else(|error| unreachable!("a constant is a clean path: {error}"));
+    Rule {
+        effect: Effect::Allow,
+        right: Right::Files(FilesRight {
+            read: true,
+            write: true,
+            pattern: PathPattern { root, glob: None },
+        }),
+        origin: Origin { source: Arc::from("scratch_bytes"), line: 0, column: 0 },
+    }
 }
 
 /// Whether a policy says anything of a capability of the host's own.

@@ -292,7 +292,8 @@ impl Monitor {
             }
             // What the kernel's limit on private writable memory does not count: pages that were
             // made read-only again, and page tables.
-            overrun(LimitName::Memory, limits.mem_bytes, cell.body.own_bytes());
+            let bytes = cell.body.own_bytes() + settings.session.scratch_used_bytes();
+            overrun(LimitName::Memory, limits.mem_bytes, bytes);
         }
         busy
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use pyisolate_policy::CleanPath;
+use pyisolate_policy::{CleanPath, SCRATCH};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -10,7 +10,7 @@ use super::alias::Aliases;
 use super::beneath::{LINKS_MAX, Led, NAME_ONLY, Walk, follow, open_beneath};
 use super::judge::{self, Use, judge};
 use super::kind;
-use super::root::{Root, clean, join};
+use super::root::{Root, clean, is_scratch, join};
 use super::stop::{Stop, refused};
 use crate::outcome::Refusal;
 use crate::session::Session;
@@ -44,7 +44,11 @@ pub(super) fn find(
     let mut path = path.clone();
     let mut links = 0;
     for _ in 0..=LINKS_MAX {
-        let judged = judge(session, usage, &path)?;
+        let mut judged = judge(session, usage, &path)?;
+        // They hide what the host has there, whichever of its folders a rule names.
+        if is_scratch(session, &path) {
+            judged.root = clean(SCRATCH)?;
+        }
         let rest = path.below(&judged.root).unwrap_or_default().to_owned();
         let on_way = judged.on_way;
         let root = match Root::open(session, usage, &judged.root) {
@@ -142,7 +146,7 @@ impl Spot {
             // The root itself, in a folder that is the host's word as well.
             _ => {
                 let (folder, name) = self.path.as_str().rsplit_once('/').unwrap_or_default();
-                if name.is_empty() {
+                if name.is_empty() || is_scratch(session, &self.path) {
                     return Err(Errno::BUSY.into());
                 }
                 let folder = clean(&format!("{folder}/"))?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use pyisolate_policy::CleanPath;
+use pyisolate_policy::{CleanPath, SCRATCH};
 use rustix::fs::{CWD, Mode, open, readlinkat};
 use rustix::io::Errno;
 
@@ -27,6 +27,10 @@ impl Root {
     /// Links on the way are followed if the cell cannot have made them: none of them lies below
     /// what any grant lets it write, wherever that grant's own root leads.
     pub(super) fn open(session: &Session, usage: Use, path: &CleanPath) -> Result<Self, Stop> {
+        if let Some(scratch) = session.scratch.as_ref().filter(|_| path.as_str() == SCRATCH) {
+            let handle = rustix::io::fcntl_dupfd_cloexec(scratch, 3)?;
+            return Ok(Self { handle, path: path.clone(), real: path.clone() });
+        }
         match open_top(path.as_str()) {
             Ok(handle) => Ok(Self { handle, path: path.clone(), real: path.clone() }),
             Err(Errno::LOOP) => {
@@ -42,6 +46,12 @@ impl Root {
     pub(super) fn is_elsewhere(&self) -> bool {
         self.real != self.path
     }
+}
+
+/// Whether a path is one of the cell's scratch files, or their folder.
+pub(super) fn is_scratch(session: &Session, path: &CleanPath) -> bool {
+    let top = session.scratch.is_some().then(|| CleanPath::new(SCRATCH));
+    top.is_some_and(|top| top.is_ok_and(|top| path.below(&top).is_some()))
 }
 
 /// `folder` and what is below it.
@@ -84,6 +94,9 @@ fn real_path(session: &Session, usage: Use, path: &CleanPath) -> Result<CleanPat
 fn written_places(session: &Session) -> Result<Vec<CleanPath>, Stop> {
     let mut places = Vec::new();
     for root in judge::written_roots(&session.policy()) {
+        if is_scratch(session, root) {
+            continue; // no path of the host's leads there
+        }
         places.push(root.clone());
         match open(root.as_str(), NAME_ONLY, Mode::empty()) {
             Ok(handle) => {

@@ -59,6 +59,7 @@ impl Place {
             limits,
             secrets: Default::default(),
             takes_descriptors,
+            scratch: None,
             journal: None,
         };
         let broker = Arc::new(Broker::new(BrokerOptions::default()));

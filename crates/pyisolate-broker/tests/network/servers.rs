@@ -270,6 +270,7 @@ impl Cell {
             limits: self.limits,
             secrets: secrets.collect(),
             takes_descriptors: self.takes_descriptors,
+            scratch: None,
             journal: None,
         };
         Arc::new(Session::new(Arc::new(Broker::new(options)), session))
