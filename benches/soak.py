@@ -83,10 +83,6 @@ def soak(minutes: float, seed: int) -> bool:
     """Lives and faults until the time is over."""
     tally, begun = Tally(), time.monotonic()
     dice = random.Random(seed)
-    with pyisolate.Supervisor() as once:
-        # What a process opens once for all its cells, and keeps.
-        once.spawn("first", backend="subinterpreter").close()
-    del once
     nothing = settled()
     supervisor = pyisolate.Supervisor(warm_pool=POOL)
     lives = Lives(supervisor, tally)

@@ -128,6 +128,18 @@ def test_supervisors_leave_nothing_behind():
     assert until(lambda: grown(before) == {}), grown(before)
 
 
+def test_supervisors_of_sub_interpreters_leave_nothing_behind():
+    def one():
+        with pyisolate.Supervisor() as supervisor:
+            supervisor.spawn("near", backend="subinterpreter").close()
+
+    one()
+    before = settled()
+    for _ in range(5):
+        one()
+    assert until(lambda: grown(before) == {}), grown(before)
+
+
 OPERATIONS = {
     "exec": lambda cell: cell.exec("post(1)"),
     "wait": lambda cell: cell.exec("x = 1").wait(PATIENCE),

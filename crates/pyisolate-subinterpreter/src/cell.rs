@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use pyisolate_channel::{GuestControl, GuestEnd, GuestFds};
@@ -69,7 +69,9 @@ pub(crate) struct Shared {
     pub(crate) changed: Condvar,
     /// Put there and taken away by the guest's thread: it owns a descriptor of that thread's table.
     pub(crate) control: Mutex<Option<GuestControl>>,
-    pub(crate) jail: Arc<ThreadJail>,
+    /// Not kept by it: whoever drops it last closes descriptors, which are the host's table's, and the
+    /// guest's thread has another.
+    pub(crate) jail: Weak<ThreadJail>,
     trees: Arc<Trees>,
     census: Arc<Census>,
     /// Tells the host that a guest which it stopped has ended.
@@ -184,6 +186,7 @@ pub struct Trees {
 /// A guest, seen from the host.
 pub struct Cell {
     shared: Arc<Shared>,
+    jail: Arc<ThreadJail>,
 }
 
 impl std::fmt::Debug for Cell {
@@ -221,7 +224,7 @@ impl Cell {
             state: Mutex::new(state),
             changed: Condvar::new(),
             control: Mutex::default(),
-            jail,
+            jail: Arc::downgrade(&jail),
             trees,
             census,
             on_end,
@@ -243,7 +246,7 @@ impl Cell {
         }
         // Until then the thread looks at this table, and the descriptors have to stay.
         match heard.recv() {
-            Ok(Ok(())) => Ok(Self { shared }),
+            Ok(Ok(())) => Ok(Self { shared, jail }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(StartError::Died),
         }
@@ -251,7 +254,7 @@ impl Cell {
 
     /// Ends the guest, whatever it does. Returns at once.
     pub fn stop(&self) {
-        stop::begin(&self.shared);
+        stop::begin(&self.shared, &self.jail);
     }
 
     /// How it ended, if it did.
@@ -289,13 +292,16 @@ impl Shared {
         keep.sort_unstable();
         // SAFETY: this thread is new and owns no descriptor; those of `numbers` are adopted below, in
         // the table that is this thread's own from here on.
-        let report = match unsafe { self.jail.enter(&keep) } {
-            Ok(report) => report,
-            Err(error) => {
+        let entered = self.jail.upgrade().map(|jail| unsafe { jail.enter(&keep) });
+        let report = match entered {
+            Some(Ok(report)) => report,
+            Some(Err(error)) => {
                 self.leave_census();
                 let _ = confined.send(Err(StartError::Confine(error)));
                 return;
             }
+            // Who starts a cell holds it until this thread has said what came of it.
+            None => return self.leave_census(),
         };
         // SAFETY: in this thread's table nobody else owns them.
         let [memory, socket] = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
@@ -336,8 +342,13 @@ impl Shared {
             state.phase = Phase::Running(interpreter);
             self.changed.notify_all();
         }
-        let account = Arc::clone(self);
-        let limited = Box::new(move |max| account.account.set_max_bytes(max));
+        // CPython may never free the module that holds this; nothing else is to stay with it.
+        let me = Arc::downgrade(self);
+        let limited = Box::new(move |max| {
+            if let Some(me) = me.upgrade() {
+                me.account.set_max_bytes(max);
+            }
+        });
         // SAFETY: attached to the interpreter that was just made.
         let lived = unsafe {
             live(

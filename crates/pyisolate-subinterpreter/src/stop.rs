@@ -15,6 +15,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pyisolate_jail::ThreadJail;
 use pyo3_ffi as py;
 
 use crate::capi;
@@ -30,7 +31,7 @@ const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// Starts ending the guest and returns at once.
-pub(crate) fn begin(shared: &Arc<Shared>) {
+pub(crate) fn begin(shared: &Arc<Shared>, jail: &Arc<ThreadJail>) {
     {
         let mut state = lock(&shared.state);
         if state.stopping {
@@ -42,18 +43,18 @@ pub(crate) fn begin(shared: &Arc<Shared>) {
         // Threads that wait for the host come back; the rest is the stopper's.
         let _ = control.mark_dead();
     }
-    let watched = Arc::clone(shared);
+    let (watched, jail) = (Arc::clone(shared), Arc::clone(jail));
     let started = std::thread::Builder::new()
         .name("pyisolate-stopper".to_owned())
-        .spawn(move || watch(&watched));
+        .spawn(move || watch(&watched, &jail));
     if let Err(error) = started {
         tracing::error!(%error, "no thread is left to stop a cell with: it runs on");
         shared.give_up(Ended::Abandoned);
     }
 }
 
-/// Ends the guest, or says that it could not be ended.
-fn watch(shared: &Arc<Shared>) {
+/// Ends the guest, or says that it could not be ended. Holds the wall that the other thread enters.
+fn watch(shared: &Arc<Shared>, _wall_stays: &Arc<ThreadJail>) {
     let stopper = Arc::clone(shared);
     // Attaching may take for ever, so it has a thread of its own.
     let attached = std::thread::Builder::new()
@@ -92,9 +93,13 @@ fn watch(shared: &Arc<Shared>) {
 fn unwind(shared: &Arc<Shared>) {
     // Whatever the interpreter does while this thread is attached, it does behind the same wall.
     // SAFETY: this thread is new and owns no descriptor.
-    if let Err(error) = unsafe { shared.jail.enter(&[]) } {
-        tracing::error!(%error, "the thread that ends a cell could not be confined: it runs on");
-        return;
+    match shared.jail.upgrade().map(|jail| unsafe { jail.enter(&[]) }) {
+        Some(Ok(_)) => {}
+        Some(Err(error)) => {
+            tracing::error!(%error, "the thread that ends a cell could not be confined: it runs on");
+            return;
+        }
+        None => return, // whoever waited for this thread has given up, and its host is gone
     }
     let mut deadline = None;
     loop {
