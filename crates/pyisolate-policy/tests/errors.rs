@@ -29,7 +29,7 @@ policy.yml:4:1: unknown key "filesys" in a policy
   |
 4 | filesys: {}
   | ^^^^^^^
-  = the keys are version, defaults, cells, extends, fs, net, subprocess, secrets, clock, random, ipc, capabilities, imports, deny, limits, mem, wall_time_ms, cpu_ms, cpu_rate_max, mem_bytes, output_bytes_max, output_bytes_per_second, message_bytes_max, unread_bytes_max, unread_messages_max, requests_per_second_max, open_files_max, child_work_max, network_ops_max, network_bytes_max, disk_bytes_max"#,
+  = the keys are version, defaults, cells, extends, fs, net, subprocess, secrets, clock, random, ipc, capabilities, imports, deny, limits, mem, wall_time_ms, cpu_ms, cpu_rate_max, mem_bytes, output_bytes_max, output_bytes_per_second, message_bytes_max, unread_bytes_max, unread_messages_max, requests_per_second_max, open_files_max, child_work_max, network_ops_max, network_bytes_max, disk_bytes_max, scratch_bytes"#,
     );
 }
 

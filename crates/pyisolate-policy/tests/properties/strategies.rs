@@ -188,7 +188,7 @@ fn limits() -> impl Strategy<Value = LimitChanges> {
     let limits = btree_map(select(LimitName::ALL.to_vec()), 0..3_u64, 0..4);
     limits.prop_map(|limits: BTreeMap<LimitName, u64>| {
         let mut all = Limits::default();
-        let near = |(limit, more)| (limit, *all.slot(limit) - more);
+        let near = |(limit, less): (_, u64)| (limit, all.slot(limit).saturating_sub(less));
         LimitChanges(limits.into_iter().map(near).collect())
     })
 }
