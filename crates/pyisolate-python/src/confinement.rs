@@ -38,7 +38,7 @@ impl Confinement {
     }
     #[getter]
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.0.layers.iter().cloned().map(Layer))
+        PyTuple::new(py, self.0.report.layers.iter().cloned().map(Layer))
     }
 
     fn to_json(&self) -> String {
@@ -46,10 +46,10 @@ impl Confinement {
     }
 
     fn __len__(&self) -> usize {
-        self.0.layers.len()
+        self.0.report.layers.len()
     }
     fn __getitem__(&self, key: Key) -> PyResult<Layer> {
-        let layers = &self.0.layers;
+        let layers = &self.0.report.layers;
         match key {
             Key::Index(index) => {
                 let from_end = layers.len().checked_add_signed(index);
@@ -70,12 +70,13 @@ impl Confinement {
         self.0.to_string()
     }
     fn __repr__(&self) -> String {
-        let holding = self.0.layers.iter().filter(|it| it.status == supervisor::Status::Enforced);
+        let holding =
+            self.0.report.layers.iter().filter(|it| it.status == supervisor::Status::Enforced);
         format!(
             "<Confinement of {:?}: {} of {} layers enforced, require={}>",
             self.0.cell,
             holding.count(),
-            self.0.layers.len(),
+            self.0.report.layers.len(),
             self.0.require
         )
     }

@@ -61,7 +61,7 @@ fn run(environment: Environment) -> Result<(), Box<dyn Error>> {
         None,
     )?;
     println!("{} lives, confined by:", cell.name());
-    for layer in cell.confinement().layers {
+    for layer in cell.confinement().report.layers {
         println!("  {} ({}): {}", layer.name, layer.status, layer.detail);
     }
 

@@ -57,8 +57,6 @@ pub(crate) struct Settings {
     pub(crate) backend: Backend,
     pub(crate) limits: Limits,
     pub(crate) require: Requirement,
-    /// In thousandths of a core, where the supervisor has to keep it.
-    pub(crate) cpu_rate: Option<u64>,
     pub(crate) trusted: TrustedNames,
     pub(crate) caps: Caps,
     pub(crate) claimed: Instant,

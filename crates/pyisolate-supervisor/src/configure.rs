@@ -34,6 +34,17 @@ impl Inner {
         options: CellOptions,
         scope: Scope,
     ) -> Result<(), SpawnError> {
+        self.give_settings(cell, options, scope).inspect_err(|_| cell.condemn(Death::Killed))?;
+        cell.note_confinement();
+        Ok(())
+    }
+
+    fn give_settings(
+        &self,
+        cell: &CellShared,
+        options: CellOptions,
+        scope: Scope,
+    ) -> Result<(), SpawnError> {
         let limits = options.limits;
         let require = options.require.unwrap_or_else(|| self.require.clone());
         if let Some(process) = cell.body.as_process() {
@@ -46,7 +57,6 @@ impl Inner {
             lacking.retain(|layer| layer.name != LayerName::Cgroup);
         }
         if !lacking.is_empty() {
-            cell.condemn(Death::Killed);
             return Err(SpawnError::Confinement { require, lacking });
         }
         let mut granted =
@@ -55,9 +65,8 @@ impl Inner {
         let scratch = match limits.scratch_bytes {
             0 => None,
             bytes => {
-                let made = scratch(bytes).inspect_err(|_| cell.condemn(Death::Killed));
                 granted.push(grants::scratch());
-                Some(made.map_err(|error| SpawnError::Scratch { error })?)
+                Some(scratch(bytes).map_err(|error| SpawnError::Scratch { error })?)
             }
         };
         granted.extend(options.granted);
@@ -84,7 +93,6 @@ impl Inner {
         let settings_known = cell.settings.set(Settings {
             name: options.name,
             backend: options.backend,
-            cpu_rate: limits.cpu_rate(),
             limits,
             require,
             trusted: options.trusted,
@@ -105,12 +113,7 @@ impl Inner {
             CellError::Dead(death) => SpawnError::Unborn(death),
             other => SpawnError::Setup(other),
         };
-        cell.tell(&ToGuest::Configure(&pickle)).map_err(|error| {
-            cell.condemn(Death::Killed);
-            died(error)
-        })?;
-        cell.note_confinement();
-        Ok(())
+        cell.tell(&ToGuest::Configure(&pickle)).map_err(died)
     }
 }
 

@@ -22,30 +22,24 @@ pub struct Confinement {
     pub backend: Backend,
     /// What was required.
     pub require: Requirement,
-    /// The layers, each once.
-    pub layers: Vec<Layer>,
+    /// The layers.
+    pub report: Report,
     /// The SHA-256 of the policy in force, as JSON, in hexadecimal digits.
     pub policy_sha256: String,
 }
 
 impl Confinement {
-    /// The layer of a name.
-    #[must_use]
-    pub fn get(&self, name: LayerName) -> Option<&Layer> {
-        self.layers.iter().find(|layer| layer.name == name)
-    }
-
     /// The layers that a requirement asks for and that do not hold.
     #[must_use]
     pub fn lacking(&self, require: &Requirement) -> Vec<Layer> {
-        require.lacking(self.backend, &Report { layers: self.layers.clone() })
+        require.lacking(self.backend, &self.report)
     }
 
     /// The whole as one JSON object: `version` (1), `cell`, `backend`, `require`, `policy_sha256` and
     /// `layers`, each with `name`, `status`, `detail`, `meaning`, and `remedy` if it is not enforced.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let layers: Vec<Value> = self.layers.iter().map(layer_json).collect();
+        let layers: Vec<Value> = self.report.layers.iter().map(layer_json).collect();
         json!({
             "version": 1,
             "cell": self.cell,
@@ -62,13 +56,6 @@ impl CellShared {
     /// The layers. `placed`: after the process is in its group, or cannot be.
     pub(crate) fn report(&self, placed: bool) -> Report {
         let mut report = lock(&self.state).ready.clone().unwrap_or_default();
-        let rlimits = report.layers.iter_mut().find(|layer| layer.name == LayerName::Rlimits);
-        if let (Some(layer), Some(limits)) = (rlimits, self.body.limits()) {
-            layer.detail = match layer.status {
-                Status::Partial => format!("{limits}; {}", layer.detail),
-                Status::Enforced | Status::Missing => limits,
-            };
-        }
         match self.body.as_process() {
             Some(process) if placed => report.layers.push(process.placement.layer()),
             Some(_) => {}
@@ -78,15 +65,23 @@ impl CellShared {
         report
     }
 
-    /// What confines it.
-    pub(crate) fn confinement(&self, placed: bool) -> Confinement {
-        let layers = self.report(placed).layers;
+    /// What confines it, after its process is in its group or cannot be; resource limits as they are
+    /// now.
+    pub(crate) fn confinement(&self) -> Confinement {
+        let mut report = self.report(true);
+        let rlimits = report.layers.iter_mut().find(|layer| layer.name == LayerName::Rlimits);
+        if let (Some(layer), Some(limits)) = (rlimits, self.body.limits()) {
+            layer.detail = match layer.status {
+                Status::Partial => format!("{limits}; {}", layer.detail),
+                Status::Enforced | Status::Missing => limits,
+            };
+        }
         let settings = self.settings.get();
         Confinement {
             cell: settings.map(|it| it.name.to_string()).unwrap_or_default(),
             backend: settings.map(|it| it.backend).unwrap_or_default(),
             require: settings.map(|it| it.require.clone()).unwrap_or_default(),
-            layers,
+            report,
             policy_sha256: sha256(
                 &settings.map(|it| it.session.policy().to_json()).unwrap_or_default(),
             ),
@@ -104,7 +99,7 @@ const CLOCK_IS_OPEN: &str = "read without a system call, like the processor's ra
 /// A line a layer.
 impl fmt::Display for Confinement {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Report { layers: self.layers.clone() }.fmt(out)
+        self.report.fmt(out)
     }
 }
 

@@ -6,9 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pyisolate_jail::{
-    CgroupError, Cgroups, Controller, Group, GroupLimits, Layer, LayerName, Status,
-};
+use pyisolate_jail::{Cgroups, Controller, Group, GroupLimits, Layer, LayerName, Status};
 use pyisolate_policy::Limits;
 
 use crate::cell::{CellShared, lock};
@@ -48,9 +46,10 @@ pub(crate) struct Placement {
 #[derive(Debug, Default)]
 struct PlacementState {
     asked_for: bool,
-    group: Option<Group>,
     limits: Option<GroupLimits>,
-    /// What came of it.
+    group: Option<Group>,
+    /// What came of it, where that is not to be asked of the group: there is none, or no more, or
+    /// it did not take its limits.
     layer: Option<Layer>,
 }
 
@@ -63,21 +62,19 @@ impl Placement {
     pub(crate) fn limit(&self, limits: GroupLimits) {
         let mut state = lock(&self.state);
         state.limits = Some(limits);
-        if let (Some(group), Some(_)) = (&state.group, &state.layer) {
-            let layer = describe(group, Some(&limits));
-            state.layer = Some(layer);
-        }
+        state.apply();
     }
 
     /// The layer, once it is known what came of the move.
     pub(crate) fn layer(&self) -> Layer {
         let state = self.settled();
-        match &state.layer {
-            Some(layer) => layer.clone(),
-            None if state.asked_for => {
+        match (&state.layer, &state.group) {
+            (Some(layer), _) => layer.clone(),
+            (None, Some(group)) => describe(group),
+            (None, None) if state.asked_for => {
                 layer(Status::Missing, "the process is not in its group yet".to_owned())
             }
-            None => layer(Status::Missing, "a template's process has none".to_owned()),
+            (None, None) => layer(Status::Missing, "a template's process has none".to_owned()),
         }
     }
 
@@ -87,15 +84,34 @@ impl Placement {
     }
 
     fn settled(&self) -> MutexGuard<'_, PlacementState> {
-        let open = |state: &mut PlacementState| state.asked_for && state.layer.is_none();
+        let open = |state: &mut PlacementState| {
+            state.asked_for && state.group.is_none() && state.layer.is_none()
+        };
         let state = lock(&self.state);
         let waited = self.changed.wait_timeout_while(state, PLACING_PATIENCE, open);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn settle(&self, came: Layer) {
-        lock(&self.state).layer = Some(came);
+    /// The process is in its group, or cannot be for that reason.
+    fn settle(&self, came: Result<Group, String>) {
+        let mut state = lock(&self.state);
+        match came {
+            Ok(group) => {
+                state.group = Some(group);
+                state.apply();
+            }
+            Err(why) => state.layer = Some(layer(Status::Missing, why)),
+        }
+        drop(state);
         self.changed.notify_all();
+    }
+
+    /// The group, which is to be removed; what it held the cell to is still told.
+    fn take(&self) -> Option<Group> {
+        let mut state = lock(&self.state);
+        let group = state.group.take()?;
+        state.layer.get_or_insert_with(|| describe(&group));
+        Some(group)
     }
 
     /// For how long the kernel held the group to its share of CPU time.
@@ -112,11 +128,21 @@ impl Placement {
     }
 }
 
-/// Sets limits, if they are known, and says what the kernel has afterwards.
-fn describe(group: &Group, limits: Option<&GroupLimits>) -> Layer {
-    let set = limits.map_or(Ok(()), |limits| group.limit(limits)).and_then(|()| group.describe());
-    match set {
-        Err(error) => layer(Status::Missing, reason(&error)),
+impl PlacementState {
+    /// Sets the group's limits, once there are both.
+    fn apply(&mut self) {
+        if let (Some(group), Some(limits)) = (&self.group, &self.limits)
+            && let Err(error) = group.limit(limits)
+        {
+            self.layer = Some(layer(Status::Missing, error.to_string()));
+        }
+    }
+}
+
+/// What the kernel holds a group to now.
+fn describe(group: &Group) -> Layer {
+    match group.describe() {
+        Err(error) => layer(Status::Missing, error.to_string()),
         Ok(detail) if group.has(Controller::Memory) && group.has(Controller::Pids) => {
             layer(Status::Enforced, detail)
         }
@@ -124,13 +150,6 @@ fn describe(group: &Group, limits: Option<&GroupLimits>) -> Layer {
             Status::Partial,
             format!("{detail}; no other controller is to be had: rlimits stand for them"),
         ),
-    }
-}
-
-fn reason(error: &CgroupError) -> String {
-    match error {
-        CgroupError::File { source, .. } => format!("{error}: {source}"),
-        other => other.to_string(),
     }
 }
 
@@ -196,7 +215,7 @@ impl Groups {
 fn work(jobs: &Receiver<Job>) {
     let groups = Cgroups::prepare();
     if let Err(error) = &groups {
-        tracing::debug!(error = reason(error), "no control groups");
+        tracing::debug!(%error, "no control groups");
     }
     // Groups whose last process was still being taken down when they were to be removed.
     let mut staying: Vec<Group> = Vec::new();
@@ -213,12 +232,12 @@ fn work(jobs: &Receiver<Job>) {
                 let Some(process) = cell.body.as_process() else { continue };
                 process.placement.settle(match &groups {
                     Ok(groups) => place(groups, process, cell.number, &mut staying),
-                    Err(error) => layer(Status::Missing, reason(error)),
+                    Err(error) => Err(error.to_string()),
                 });
             }
             Ok(Job::Remove(cell)) => {
                 let Some(process) = cell.body.as_process() else { continue };
-                if let Some(group) = lock(&process.placement.state).group.take() {
+                if let Some(group) = process.placement.take() {
                     cell.add_throttled(group.throttled());
                     staying.extend(Some(group).filter(|group| !group.remove()));
                 }
@@ -227,28 +246,21 @@ fn work(jobs: &Receiver<Job>) {
     }
 }
 
-/// Makes a cell's group and moves its process there.
-fn place(groups: &Cgroups, process: &Process, number: u32, staying: &mut Vec<Group>) -> Layer {
-    let Some(pid) = process.pid() else {
-        return layer(Status::Missing, "the process ended before it was moved".to_owned());
-    };
-    let group = match groups.group(number) {
-        Ok(group) => group,
-        Err(error) => return layer(Status::Missing, reason(&error)),
-    };
-    let placement = &process.placement;
-    let moved = group.add(pid);
-    let mut state = lock(&placement.state);
-    let came = match moved {
+/// Makes a cell's group and moves its process there; else why not.
+fn place(
+    groups: &Cgroups,
+    process: &Process,
+    number: u32,
+    staying: &mut Vec<Group>,
+) -> Result<Group, String> {
+    let pid = process.pid().ok_or("the process ended before it was moved")?;
+    let group = groups.group(number).map_err(|error| error.to_string())?;
+    match group.add(pid) {
+        Ok(()) => Ok(group),
         Err(error) => {
             // A process that ended on its way is still in some of the folders.
             staying.extend(Some(group).filter(|group| !group.remove()));
-            return layer(Status::Missing, reason(&error));
+            Err(error.to_string())
         }
-        Ok(()) => describe(&group, state.limits.as_ref()),
-    };
-    state.group = Some(group);
-    // Limits that come from now on are set by whoever brings them.
-    state.layer = Some(came.clone());
-    came
+    }
 }

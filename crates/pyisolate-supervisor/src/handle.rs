@@ -197,7 +197,7 @@ impl Cell {
         if self.owned().is_ok() {
             self.shared.wait_until_configured();
         }
-        self.shared.confinement(true)
+        self.shared.confinement()
     }
 
     /// The policy that is in force now, with what `spawn` granted beside it.

@@ -66,7 +66,7 @@ impl CellShared {
     pub(crate) fn note_confinement(&self) {
         let Some(pen) = self.pen() else { return };
         self.wait_until_configured();
-        let confinement = self.confinement(true).to_json();
+        let confinement = self.confinement().to_json();
         let record = pen.record(Direction::Host, Kind::Confinement);
         pen.write(&record.with_payload(confinement.as_bytes()));
     }

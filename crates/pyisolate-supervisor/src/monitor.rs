@@ -271,7 +271,7 @@ impl Monitor {
             if let Some(since) = running_since {
                 busy = true;
                 overrun(LimitName::WallTime, limits.wall_time_ms, milliseconds(since.elapsed()));
-            } else if settings.cpu_rate.is_some() {
+            } else if limits.cpu_rate().is_some() {
                 // What an operation left running may use a core.
                 busy |= cell.is_at_work();
             } else if !all && threads.is_none() {

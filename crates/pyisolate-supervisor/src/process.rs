@@ -99,12 +99,8 @@ impl Process {
         if !self.owner.is_this() {
             return;
         }
-        let mut handle = lock(&self.handle);
-        handle.kill_wanted = true;
-        if let Some(pidfd) = &handle.pidfd {
-            // It fails only if the process is gone already.
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        }
+        lock(&self.handle).kill_wanted = true;
+        self.signal(Signal::KILL);
     }
 
     /// Has it stand still, all threads of it, until it may go on.

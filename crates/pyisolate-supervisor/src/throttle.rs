@@ -99,7 +99,7 @@ impl CellShared {
     }
 
     fn rate(&self) -> Option<u64> {
-        self.settings.get()?.cpu_rate
+        self.settings.get()?.limits.cpu_rate()
     }
 }
 

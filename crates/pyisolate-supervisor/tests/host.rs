@@ -147,7 +147,7 @@ fn a_policy_and_a_capability_of_the_hosts_own() {
 fn values_cross_both_ways() {
     with_supervisor(|supervisor| {
         let cell = spawn(supervisor, "values", &[], Limits::default());
-        let layers = cell.confinement().layers;
+        let layers = cell.confinement().report.layers;
         assert!(!layers.is_empty());
         let missing = layers.iter().filter(|layer| layer.status == Status::Missing);
         let missing: Vec<&str> = missing.map(|layer| layer.name.as_str()).collect();

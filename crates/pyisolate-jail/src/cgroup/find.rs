@@ -1,9 +1,8 @@
 //! Where groups may be made: what is mounted, and where in it this process is.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{CgroupError, Controller, Version, file_error, read};
+use super::{CgroupError, Controller, Version, read};
 
 /// A group below which ours can be tried.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +30,7 @@ pub(super) fn places(wanted: &[Controller]) -> Result<Vec<Place>, CgroupError> {
             Version::Two => {
                 let above = own.parent().filter(|above| above.starts_with(&mount.point));
                 for path in above.into_iter().chain([own.as_path()]) {
-                    let file = path.join("cgroup.controllers");
-                    let there = fs::read_to_string(&file).map_err(file_error("read", &file))?;
+                    let there = read(&path.join("cgroup.controllers"))?;
                     places.push(Place {
                         version: Version::Two,
                         path: path.to_owned(),

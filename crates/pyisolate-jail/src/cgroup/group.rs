@@ -147,33 +147,27 @@ impl Group {
     /// Whether the kernel killed in this group for want of memory.
     #[must_use]
     pub fn ran_out_of_memory(&self) -> bool {
-        self.memory_file("memory.oom_control", "memory.events").is_some_and(|text| {
-            let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-            kills.is_some_and(|count| count.trim() != "0")
-        })
+        let text = self.file(Controller::Memory, "memory.oom_control", "memory.events");
+        text.and_then(|text| value(&text, "oom_kill ")).is_some_and(|kills| kills > 0)
     }
 
     /// The most memory that was charged to it at a time, in bytes, where the kernel keeps it.
     #[must_use]
     pub fn memory_peak_bytes(&self) -> Option<u64> {
-        self.memory_file("memory.max_usage_in_bytes", "memory.peak")?.trim().parse().ok()
+        let text = self.file(Controller::Memory, "memory.max_usage_in_bytes", "memory.peak");
+        text?.trim().parse().ok()
     }
 
     /// For how long its threads, each counted by itself, were held to the share of CPU time.
     #[must_use]
     pub fn throttled(&self) -> Duration {
-        let part = self.parts().find(|part| part.1 == Controller::Cpu);
-        let Some(text) = part.and_then(|(folder, _)| read(&folder.path.join("cpu.stat")).ok())
-        else {
+        let Some(text) = self.file(Controller::Cpu, "cpu.stat", "cpu.stat") else {
             return Duration::ZERO;
         };
-        let value = |name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-            value.trim().parse::<u64>().ok()
-        };
         // Version 1 counts in nanoseconds.
-        let one = value("throttled_time ").map(Duration::from_nanos);
-        one.or_else(|| value("throttled_usec ").map(Duration::from_micros)).unwrap_or_default()
+        let one = value(&text, "throttled_time ").map(Duration::from_nanos);
+        one.or_else(|| value(&text, "throttled_usec ").map(Duration::from_micros))
+            .unwrap_or_default()
     }
 
     /// Removes it, once it has no process. False: its last one is still being taken down, which can
@@ -194,12 +188,18 @@ impl Group {
             .flat_map(|folder| folder.controllers.iter().map(move |it| (folder, *it)))
     }
 
-    fn memory_file(&self, one: &str, two: &str) -> Option<String> {
-        let (folder, _) = self.parts().find(|part| part.1 == Controller::Memory)?;
+    /// What a controller's file says, by its name in each version.
+    fn file(&self, controller: Controller, one: &str, two: &str) -> Option<String> {
+        let (folder, _) = self.parts().find(|part| part.1 == controller)?;
         let name = match folder.version {
             Version::One => one,
             Version::Two => two,
         };
-        read(&Path::new(&folder.path).join(name)).ok()
+        read(&folder.path.join(name)).ok()
     }
+}
+
+/// The number behind a name in a file of names and numbers.
+fn value(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }

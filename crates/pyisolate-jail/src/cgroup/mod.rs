@@ -33,7 +33,7 @@ pub enum CgroupError {
     #[error("{0}")]
     Refused(String),
     /// A file or folder of the interface.
-    #[error("cannot {what} {path:?}")]
+    #[error("cannot {what} {path:?}: {source}")]
     File {
         /// `read`, `write`, `make` and the like.
         what: &'static str,
@@ -117,10 +117,7 @@ impl Cgroups {
                     wanted.retain(|controller| !folder.controllers.contains(controller));
                     groups.folders.push(folder);
                 }
-                Err(CgroupError::File { what, path, source }) => {
-                    refused.push(format!("cannot {what} {}: {source}", path.display()));
-                }
-                Err(other) => refused.push(other.to_string()),
+                Err(error) => refused.push(error.to_string()),
             }
         }
         match groups.folders.iter().any(|folder| folder.controllers != [Controller::Cpu]) {
@@ -138,9 +135,9 @@ impl Cgroups {
         let mut group = Group { folders: Vec::new() };
         for folder in &self.folders {
             let path = folder.path.join(number.to_string());
-            if let Err(source) = fs::create_dir(&path) {
+            if let Err(error) = fs::create_dir(&path).map_err(file_error("make", &path)) {
                 group.remove();
-                return Err(CgroupError::File { what: "make", path, source });
+                return Err(error);
             }
             group.folders.push(Folder { path, ..folder.clone() });
         }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Child, Stdio};
 
-use pyisolate_jail::{CgroupError, Cgroups, Controller, GroupLimits, LayerName};
+use pyisolate_jail::{Cgroups, Controller, GroupLimits, LayerName};
 
 use super::{Lost, remedy};
 use crate::environment::Environment;
@@ -27,20 +27,16 @@ os._exit(9)
 
 pub(super) fn trip(environment: &Environment) -> Result<String, Lost> {
     let lost = |why: String| Lost { why, remedy: remedy(Some(LayerName::Cgroup)) };
-    let whole = |error: CgroupError| match &error {
-        CgroupError::File { source, .. } => format!("{error}: {source}"),
-        _ => error.to_string(),
-    };
-    let groups = Cgroups::prepare().map_err(|error| lost(whole(error)))?;
+    let groups = Cgroups::prepare().map_err(|error| lost(error.to_string()))?;
     let mut tripped = Vec::new();
     for (number, controller) in [Controller::Pids, Controller::Memory].into_iter().enumerate() {
         let number = u32::try_from(number).unwrap_or(0);
-        let group = groups.group(number).map_err(|error| lost(whole(error)))?;
+        let group = groups.group(number).map_err(|error| lost(error.to_string()))?;
         if !group.has(controller) {
             return Err(lost(format!("no {} controller is to be had", controller.as_str())));
         }
         let limits = GroupLimits { memory_bytes: 64 << 20, threads: 1, cpu_millicores: None };
-        group.limit(&limits).map_err(|error| lost(whole(error)))?;
+        group.limit(&limits).map_err(|error| lost(error.to_string()))?;
         let mut child = start(environment, controller).map_err(|error| lost(error.to_string()))?;
         let moved = group.add(i32::try_from(child.id()).unwrap_or(0));
         if moved.is_err() {
@@ -49,7 +45,7 @@ pub(super) fn trip(environment: &Environment) -> Result<String, Lost> {
         // Its end of file is the sign to begin.
         drop(child.stdin.take().map(|mut stdin| stdin.write_all(b"x")));
         let ended = child.wait().map_err(|error| lost(error.to_string()))?;
-        moved.map_err(|error| lost(whole(error)))?;
+        moved.map_err(|error| lost(error.to_string()))?;
         let held = match controller {
             Controller::Memory => group.ran_out_of_memory(),
             _ => ended.code() == Some(7),

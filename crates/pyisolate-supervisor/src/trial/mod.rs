@@ -209,7 +209,7 @@ impl Trial {
             }
         }
         for name in layers {
-            let layer = self.confinement.get(*name);
+            let layer = self.confinement.report.get(*name);
             match layer {
                 Some(layer) if layer.status == Status::Enforced => {
                     if attempts.is_empty() {
