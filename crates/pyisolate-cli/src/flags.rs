@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pyisolate_supervisor::Requirement;
 
 use crate::doctor::Doctor;
+use crate::image::ImageFlags;
 use crate::journal::Journal;
 use crate::limits::{self, Setting};
 use crate::policy::Policy;
@@ -23,6 +24,7 @@ pub(crate) enum Command {
     Run(Box<Run>),
     Policy(Policy),
     Journal(Journal),
+    Image(ImageFlags),
     Doctor(Doctor),
     /// Show on this host that a backend keeps the contract.
     ///

@@ -13,6 +13,7 @@ mod answer;
 mod doctor;
 mod flags;
 mod human;
+mod image;
 mod job;
 mod journal;
 mod json;
@@ -66,6 +67,7 @@ pub fn run(
         Command::Run(flags) => run::run(&flags, environment, interpreters).code(),
         Command::Policy(flags) => policy::run(&flags),
         Command::Journal(flags) => journal::run(&flags),
+        Command::Image(flags) => image::run(&flags, environment),
         Command::Doctor(flags) => doctor::run(&flags, environment, interpreters),
         Command::Conformance(flags) => suite::refuse("conformance", &flags).code(),
         Command::Attack(flags) => suite::refuse("attack", &flags).code(),

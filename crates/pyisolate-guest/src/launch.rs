@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 
 use pyisolate_channel::control::{Control, LOAD_RUNTIME, Reply};
 use pyisolate_jail::{
-    Environment, Ground, LayerName, Outer, OuterChild, Report, RootPlan, Status, best_ground,
-    enter_host_tree, launcher_is_root, spawn_outer_on,
+    Environment, FIXED_VARIABLES, Ground, HOME_VARIABLE, INTERPRETER_FLAGS, LIBRARIES_VARIABLE,
+    LayerName, Outer, OuterChild, Report, RootPlan, Status, best_ground, enter_host_tree,
+    launcher_is_root, spawn_outer_on,
 };
 use thiserror::Error;
 
@@ -215,29 +216,20 @@ fn environment(mut arguments: impl Iterator<Item = OsString>) -> Result<Environm
     })
 }
 
-/// The variables of the zygote and of its cells whose values are always the same.
-const ENVIRONMENT: [(&str, &str); 4] = [
-    // Threads that a library starts by itself would be lost in the fork, and count as the cell's.
-    ("OPENBLAS_NUM_THREADS", "1"),
-    ("OMP_NUM_THREADS", "1"),
-    ("MKL_NUM_THREADS", "1"),
-    ("LC_ALL", "C.UTF-8"),
-];
-const LIBRARIES: &str = "LD_LIBRARY_PATH";
-const HOME: &str = "PYTHONHOME";
-
 /// Adds to the report what this process has in its environment. `of_root`: the root's plan says what
 /// the rest is; else it is as the launcher had it from the host.
 pub(crate) fn report_environment(report: &mut Report, of_root: bool) {
     let ours = |name: &OsString| {
-        name == LIBRARIES || name == HOME || ENVIRONMENT.iter().any(|known| known.0 == name)
+        name == LIBRARIES_VARIABLE
+            || name == HOME_VARIABLE
+            || FIXED_VARIABLES.iter().any(|known| known.0 == name)
     };
     let (known, foreign): (Vec<_>, Vec<_>) =
         std::env::vars_os().map(|(name, _)| name).partition(ours);
     let (status, detail) = if !foreign.is_empty() {
         (Status::Missing, format!("has {foreign:?}"))
-    } else if !of_root && known.iter().any(|name| name == LIBRARIES) {
-        (Status::Partial, format!("{LIBRARIES} is the host's, whose libraries lie there"))
+    } else if !of_root && known.iter().any(|name| name == LIBRARIES_VARIABLE) {
+        (Status::Partial, format!("{LIBRARIES_VARIABLE} is the host's, whose libraries lie there"))
     } else {
         (Status::Enforced, format!("{} variables, none of them the host's", known.len()))
     };
@@ -256,18 +248,17 @@ impl Program {
     fn of(ground: &Ground, environment: &Environment, plan: &RootPlan) -> Self {
         let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
         let variable = |name: &str, value: &[u8]| [name.as_bytes(), b"=", value].concat();
-        let mut variables: Vec<_> =
-            ENVIRONMENT.iter().map(|(name, value)| variable(name, value.as_bytes())).collect();
-        let (interpreter, runtime, packages) = if ground.is_whole() {
-            variables.push(variable(LIBRARIES, &bytes(plan.library_path())));
-            // Found by its own path, the interpreter finds its library beside it.
-            variables.push(variable(HOME, &bytes(plan.home())));
-            (plan.interpreter(), plan.runtime(), plan.packages())
+        let known = |variables: &[(&str, &str)]| -> Vec<_> {
+            variables.iter().map(|(name, value)| variable(name, value.as_bytes())).collect()
+        };
+        let (variables, interpreter, runtime, packages) = if ground.is_whole() {
+            (known(&plan.variables()), plan.interpreter(), plan.runtime(), plan.packages())
         } else {
-            let libraries = std::env::var_os(LIBRARIES);
-            variables.extend(libraries.map(|paths| variable(LIBRARIES, paths.as_bytes())));
+            let mut variables = known(&FIXED_VARIABLES);
+            let libraries = std::env::var_os(LIBRARIES_VARIABLE);
+            variables.extend(libraries.map(|paths| variable(LIBRARIES_VARIABLE, paths.as_bytes())));
             let Environment { executable, runtime, packages, .. } = environment;
-            (executable.as_path(), runtime.as_path(), packages.as_slice())
+            (variables, executable.as_path(), runtime.as_path(), packages.as_slice())
         };
         let mut arguments = vec![bytes(runtime), ground.encode().into_bytes()];
         arguments.extend(packages.iter().map(|path| bytes(path)));
@@ -298,10 +289,9 @@ fn become_interpreter(zygote: &Program, errands: OwnedFd) -> LaunchError {
     }
     let interpreter = zygote.interpreter.as_os_str().as_bytes();
     let program = format!("{LOAD_RUNTIME}runtime.zygote(sys.argv[2], sys.argv[3:])");
-    // -E and -s, but not -I: that would ignore PYTHONHOME.
-    let flags = ["-s", "-P", "-S", "-B", "-X", "utf8", "-c", &program];
     let mut arguments = vec![interpreter.to_vec()];
-    arguments.extend(flags.iter().map(|text| text.as_bytes().to_vec()));
+    let words = INTERPRETER_FLAGS.into_iter().chain(["-c", &program]);
+    arguments.extend(words.map(|text| text.as_bytes().to_vec()));
     arguments.extend_from_slice(&zygote.arguments);
     let strings = |texts: &[Vec<u8>]| -> Vec<CString> {
         texts.iter().filter_map(|text| CString::new(text.as_slice()).ok()).collect()

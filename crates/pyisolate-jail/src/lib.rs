@@ -69,7 +69,10 @@ pub use namespaces::{
     spawn_outer_on,
 };
 pub use network::NetworkError;
-pub use plan::{Bind, BindKind, Environment, PlanError, RootPlan};
+pub use plan::{
+    Bind, BindKind, Environment, FIXED_VARIABLES, HOME_VARIABLE, INTERPRETER_FLAGS,
+    LIBRARIES_VARIABLE, PlanError, RootPlan,
+};
 pub use process::ProcessError;
 pub use report::{DETAIL_MAX_BYTES, DecodeError, ENCODED_MAX_BYTES, LAYERS_MAX, Layer, Report};
 pub use rlimits::{RlimitError, Rlimits};

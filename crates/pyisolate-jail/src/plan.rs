@@ -13,6 +13,10 @@ use crate::elf::{self, Unresolved};
 
 /// Where the single library files live inside the root.
 const LIBRARY_DIRECTORY: &str = "lib";
+const LIBRARY_PATH: &str = "/lib";
+
+/// The interpreter's prefix inside the root.
+const HOME: &str = "/python";
 
 /// Libraries that glibc and CPython load by name at run time, so that no `DT_NEEDED` mentions them.
 /// `libgcc_s` unwinds the stack of a thread that `pthread_exit` ends; without it the process
@@ -22,6 +26,25 @@ const LOADED_BY_NAME: &[&str] = &["libgcc_s.so.1"];
 /// The devices of the root. There is no `/dev/zero`: a shared mapping of it is memory that
 /// `RLIMIT_DATA` does not see.
 const DEVICES: &[&str] = &["null", "urandom"];
+
+/// What the interpreter is told on its command line, wherever guests run. Not `-I`: it would ignore
+/// `PYTHONHOME`.
+pub const INTERPRETER_FLAGS: [&str; 6] = ["-s", "-P", "-S", "-B", "-X", "utf8"];
+
+/// The variables of the interpreter's environment whose values are always the same.
+pub const FIXED_VARIABLES: [(&str, &str); 4] = [
+    // Threads that a library starts by itself would be lost in the fork, and count as the cell's.
+    ("OPENBLAS_NUM_THREADS", "1"),
+    ("OMP_NUM_THREADS", "1"),
+    ("MKL_NUM_THREADS", "1"),
+    ("LC_ALL", "C.UTF-8"),
+];
+
+/// Names the folders that `ld.so` looks in.
+pub const LIBRARIES_VARIABLE: &str = "LD_LIBRARY_PATH";
+
+/// Names the interpreter's prefix. Found by its own path, it finds its library beside it.
+pub const HOME_VARIABLE: &str = "PYTHONHOME";
 
 /// The host's Python, as its own `sysconfig` describes it.
 #[derive(Clone, Debug)]
@@ -42,6 +65,18 @@ pub struct Environment {
     pub packages: Vec<PathBuf>,
     /// The shared object of the guest runtime.
     pub runtime: PathBuf,
+}
+
+impl Environment {
+    /// The extension modules of the standard library.
+    #[must_use]
+    pub fn extensions(&self) -> Vec<PathBuf> {
+        let mut found = elf::shared_objects(&self.stdlib.join("lib-dynload"));
+        if self.stdlib != self.platstdlib {
+            found.extend(elf::shared_objects(&self.platstdlib.join("lib-dynload")));
+        }
+        found
+    }
 }
 
 /// Why no plan could be made.
@@ -124,6 +159,20 @@ impl RootPlan {
     /// # Errors
     /// When a path of the environment is missing or of the wrong kind.
     pub fn new(environment: &Environment) -> Result<Self, PlanError> {
+        let mut objects = environment.extensions();
+        for packages in &environment.packages {
+            objects.extend(elf::shared_objects(packages));
+        }
+        Self::with_objects(environment, &objects)
+    }
+
+    /// As [`RootPlan::new`], where the libraries are those that the interpreter, the runtime and
+    /// `objects` need, of all shared objects in the environment's folders: for a root that holds
+    /// only some of them.
+    ///
+    /// # Errors
+    /// As [`RootPlan::new`].
+    pub fn with_objects(environment: &Environment, objects: &[PathBuf]) -> Result<Self, PlanError> {
         let mut plan = Self {
             binds: Vec::new(),
             covered: Vec::new(),
@@ -142,7 +191,7 @@ impl RootPlan {
         let target = Path::new("pyisolate").join(name);
         plan.add("runtime", &environment.runtime, target.clone(), BindKind::File)?;
         plan.runtime = Path::new("/").join(target);
-        plan.add_libraries(environment)?;
+        plan.add_libraries(environment, objects)?;
         for device in DEVICES {
             let source = Path::new("/dev").join(device);
             plan.binds.push(Bind {
@@ -184,7 +233,7 @@ impl RootPlan {
     /// itself.
     #[must_use]
     pub fn library_path(&self) -> &'static Path {
-        Path::new("/lib")
+        Path::new(LIBRARY_PATH)
     }
 
     /// Where the packages are, for `sys.path`, in the environment's order.
@@ -202,7 +251,16 @@ impl RootPlan {
     /// The prefix of the interpreter, for `PYTHONHOME`.
     #[must_use]
     pub fn home(&self) -> &'static Path {
-        Path::new("/python")
+        Path::new(HOME)
+    }
+
+    /// The interpreter's environment, all of it.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        let mut variables = FIXED_VARIABLES.to_vec();
+        variables.push((LIBRARIES_VARIABLE, LIBRARY_PATH));
+        variables.push((HOME_VARIABLE, HOME));
+        variables
     }
 
     /// The guest runtime.
@@ -240,7 +298,11 @@ impl RootPlan {
         }
     }
 
-    fn add_libraries(&mut self, environment: &Environment) -> Result<(), PlanError> {
+    fn add_libraries(
+        &mut self,
+        environment: &Environment,
+        objects: &[PathBuf],
+    ) -> Result<(), PlanError> {
         let bound: Vec<PathBuf> = self
             .binds
             .iter()
@@ -248,13 +310,7 @@ impl RootPlan {
             .map(|bind| bind.source.clone())
             .collect();
         let mut roots = vec![environment.executable.clone(), environment.runtime.clone()];
-        roots.extend(elf::shared_objects(&environment.stdlib.join("lib-dynload")));
-        if environment.stdlib != environment.platstdlib {
-            roots.extend(elf::shared_objects(&environment.platstdlib.join("lib-dynload")));
-        }
-        for packages in &environment.packages {
-            roots.extend(elf::shared_objects(packages));
-        }
+        roots.extend_from_slice(objects);
         let needs = elf::closure(&roots, &bound, LOADED_BY_NAME);
         let interpreter = needs
             .interpreter

@@ -66,6 +66,14 @@ pub enum EnvironmentError {
         /// The interpreter.
         interpreter: PathBuf,
     },
+    /// A package cannot go into an image.
+    #[error("{why}, for {interpreter}: `{interpreter} -m pip install NAME` installs a package")]
+    Packages {
+        /// The interpreter.
+        interpreter: PathBuf,
+        /// Which package, and why.
+        why: String,
+    },
     /// No interpreter in the folder that was named as a virtual environment.
     #[error("{0} is no virtual environment: it has no bin/python")]
     NotAVenv(PathBuf),

@@ -33,6 +33,7 @@ mod operations;
 mod options;
 mod outbound;
 mod pace;
+mod packages;
 mod process;
 mod programs;
 mod reload;
@@ -59,6 +60,7 @@ pub use pyisolate_abi::pickle::{Message, Node, TrustedName, TrustedNames, Value}
 pub use pyisolate_broker as broker;
 pub use pyisolate_channel::GuestFds;
 pub use pyisolate_jail::{Layer, LayerName, Status};
+pub use pyisolate_microvm::image;
 pub use pyisolate_policy as policy;
 pub use pyisolate_policy::{
     CellName, ImportError, Imports, LimitError, LimitName, Limits, NameError,

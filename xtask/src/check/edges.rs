@@ -21,7 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("jail", &["policy"]),
     ("broker", &["abi", "policy"]),
     ("guest", &["abi", "channel", "jail"]),
-    ("supervisor", &["abi", "policy", "channel", "jail", "broker"]),
+    ("microvm", &["abi", "channel", "jail", "policy"]),
+    ("supervisor", &["abi", "policy", "channel", "jail", "broker", "microvm"]),
     ("cli", &["supervisor"]),
     // The interpreters that it makes run the guest runtime.
     ("subinterpreter", &["channel", "jail", "guest"]),
