@@ -308,6 +308,19 @@ impl<'a> ToGuest<'a> {
 }
 
 impl<'a> ToHost<'a> {
+    /// Whether the host must look even if nobody there is waiting.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        match self {
+            Self::Request { .. } | Self::Want { .. } => true,
+            // Of interest to whoever asks for the report, who reads.
+            Self::Done(CONFIGURED) => false,
+            // The clock of the running operation stops when the host sees these.
+            Self::Ready(_) | Self::Done(_) | Self::Result { .. } | Self::Failed { .. } => true,
+            Self::Post(_) | Self::Log { .. } | Self::Metric { .. } => false,
+        }
+    }
+
     /// Lays the message out; `store` is the shared buffer that its stored parts lie in, or 0.
     #[must_use]
     pub fn to_frame(&self, store: u32) -> Frame<'a> {

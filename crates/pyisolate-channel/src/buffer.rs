@@ -137,7 +137,11 @@ pub fn map_buffer(memory: OwnedFd, len_bytes: usize) -> Result<Mapping, ChannelE
     Mapping::new(memory.as_fd(), len_bytes)
 }
 
-fn write_all(memory: BorrowedFd<'_>, offset_bytes: u64, bytes: &[u8]) -> Result<(), ChannelError> {
+pub(crate) fn write_all(
+    memory: BorrowedFd<'_>,
+    offset_bytes: u64,
+    bytes: &[u8],
+) -> Result<(), ChannelError> {
     let failed =
         |source| ChannelError::WriteBuffer { offset_bytes, len_bytes: bytes.len(), source };
     let mut written = 0;

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 mod program;
 
-pub use program::{Program, ProgramEvent, REQUEST_BYTES_MAX};
+pub use program::{PASSED_MAX, Program, ProgramEvent, REQUEST_BYTES_MAX};
 
 /// The first line of every program that loads the guest runtime: `sys.argv[1]` is its shared object,
 /// `runtime` the module. It goes round the import system's search, so it needs no path set up.
@@ -30,9 +30,9 @@ pub const LOAD_RUNTIME: &str = "import sys, _imp, _frozen_importlib, _frozen_imp
 /// The longest text in a reply, in bytes: a report of all layers is some two kilobytes.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 const HEAD_BYTES: usize = 9;
-/// What a program takes: its line, its request and its standard streams. A fork takes three: a
-/// channel's memory, its socket, and a template's own control socket.
-const FDS_MAX: usize = 5;
+/// What a program takes: its line, its request, its standard streams, and what it is handed beside
+/// them. A fork takes three: a channel's memory, its socket, and a template's own control socket.
+const FDS_MAX: usize = 5 + PASSED_MAX;
 
 /// Why the control socket failed.
 #[derive(Debug, Error)]

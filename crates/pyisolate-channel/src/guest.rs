@@ -168,4 +168,18 @@ impl GuestDescriptors {
     pub fn recv(&mut self, expected_tag: u32) -> Result<OwnedFd, ChannelError> {
         socket::receive_descriptor(&self.side.socket, expected_tag)
     }
+
+    /// The same for one that a record named. Those before it belong to records that the host withdrew
+    /// because the ring was full.
+    ///
+    /// # Errors
+    /// What came is no descriptor with a tag, or the host is gone.
+    pub fn recv_named(&mut self, tag: u32) -> Result<OwnedFd, ChannelError> {
+        loop {
+            match self.recv(tag) {
+                Err(ChannelError::WrongDescriptor { found: Some(_), descriptors: 1, .. }) => {}
+                other => return other,
+            }
+        }
+    }
 }

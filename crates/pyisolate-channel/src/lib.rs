@@ -48,7 +48,8 @@
 //!
 //! - It never takes a descriptor from a guest: the host's receive path offers no room for one.
 //! - It never reads a buffer that the guest could still change.
-//! - It does not interpret records. Frames, operations and their limits are `pyisolate-abi`'s.
+//! - It does not interpret records. Frames, operations and their limits are `pyisolate-abi`'s; a
+//!   [`relay`] alone looks for the buffers that they name.
 //! - It does not watch the guest's process. Whoever does calls [`HostControl::mark_dead`].
 //!
 //! Linux only.
@@ -63,6 +64,7 @@ mod host;
 pub mod layout;
 mod mapping;
 mod memory;
+pub mod relay;
 mod ring;
 mod sealed;
 mod side;

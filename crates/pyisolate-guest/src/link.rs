@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pyisolate_abi::frame::{
     FRAME_BYTES_MAX, Frame, FrameError, Part, STORE_ALIGN, encoded_len, store_layout,
 };
-use pyisolate_abi::message::{Answer, CONFIGURED, Payload, ToGuest, ToHost};
+use pyisolate_abi::message::{Answer, Payload, ToGuest, ToHost};
 use pyisolate_channel::{
     ChannelError, GuestDescriptors, GuestEnd, GuestReader, GuestWriter, Received, Sent, fill_buffer,
 };
@@ -222,7 +222,7 @@ impl Link {
         let message = ToGuest::from_frame(&frame)?;
         let mut store = match frame.store {
             0 => None,
-            number => Some(reader.descriptor(number)?),
+            number => Some(reader.descriptors.recv_named(number)?),
         };
         let mut parcel = |payload: &Payload<'_>| Parcel {
             store: store.take().map(|fd| {
@@ -296,7 +296,7 @@ impl Link {
 
     /// Sends a message without a payload, or with a small one.
     pub(crate) fn send(&self, message: &ToHost<'_>) -> Result<(), LinkError> {
-        self.send_frame(&message.to_frame(0), is_urgent(message))
+        self.send_frame(&message.to_frame(0), message.is_urgent())
     }
 
     /// Sends without waiting; `false` if the ring is full or another thread is sending.
@@ -308,7 +308,7 @@ impl Link {
         let Ok(mut writer) = self.writer.try_lock() else { return Ok(false) };
         let mut record = Vec::new();
         frame.encode(&mut record);
-        Ok(writer.try_send(&[&record], is_urgent(message))? == Sent::Sent)
+        Ok(writer.try_send(&[&record], message.is_urgent())? == Sent::Sent)
     }
 
     fn send_frame(&self, frame: &Frame<'_>, urgent: bool) -> Result<(), LinkError> {
@@ -335,7 +335,7 @@ impl Link {
         let inline = message(inline);
         let frame = inline.to_frame(0);
         if encoded_len(&frame.parts) <= FRAME_BYTES_MAX {
-            return self.send_frame(&frame, is_urgent(&inline));
+            return self.send_frame(&frame, inline.is_urgent());
         }
         let parts = || std::iter::once(pickle).chain(buffers.iter().copied());
         let (places, end) = store_layout(parts().map(<[u8]>::len));
@@ -355,7 +355,7 @@ impl Link {
             buffers: places.collect(),
         };
         let stored = message(stored);
-        self.send_frame(&stored.to_frame(store), is_urgent(&stored))
+        self.send_frame(&stored.to_frame(store), stored.is_urgent())
     }
 
     /// Asks the host for a shared buffer; its number is the id under which it was asked for.
@@ -393,31 +393,6 @@ impl Link {
             None => inbox.stopped.then_some(Err(LinkError::Stopped)),
         })?
         .ok_or(LinkError::Stopped)?
-    }
-}
-
-/// Whether the host must look even if nobody there is waiting.
-fn is_urgent(message: &ToHost<'_>) -> bool {
-    match message {
-        ToHost::Request { .. } | ToHost::Want { .. } => true,
-        // Of interest to whoever asks for the report, who reads.
-        ToHost::Done(CONFIGURED) => false,
-        // The clock of the running operation stops when the host sees these.
-        ToHost::Ready(_) | ToHost::Done(_) | ToHost::Result { .. } | ToHost::Failed { .. } => true,
-        ToHost::Post(_) | ToHost::Log { .. } | ToHost::Metric { .. } => false,
-    }
-}
-
-impl Incoming {
-    /// The descriptor that a record names. Those before it belong to records that the host withdrew
-    /// because the ring was full.
-    fn descriptor(&mut self, number: u32) -> Result<OwnedFd, ChannelError> {
-        loop {
-            match self.descriptors.recv(number) {
-                Err(ChannelError::WrongDescriptor { found: Some(_), descriptors: 1, .. }) => {}
-                other => return other,
-            }
-        }
     }
 }
 

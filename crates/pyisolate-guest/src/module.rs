@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "the C-API is called here and in ffi.rs alone")]
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, OsString, c_int, c_void};
 use std::os::fd::IntoRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::ffi::{
     u64_of, unlocked,
 };
 use crate::link::{Command, Link, LinkError, OwnedAnswer, OwnedPart, Parcel};
-use crate::{launch, simple, sources, zygote};
+use crate::{init, launch, simple, sources, zygote};
 
 /// One interpreter's guest runtime. Reached with the interpreter's lock held, never across an
 /// `unlocked`.
@@ -209,6 +209,17 @@ fn limit(state: &State, arguments: &[Borrowed]) -> PyResult<Object> {
 fn launch_process(_: &State, arguments: &[Borrowed]) -> PyResult<Object> {
     let [] = expect(arguments)?;
     Object::int(launch::run().into())
+}
+
+/// `init(launcher_arguments)`: the life of a virtual machine, of which this is the first process; never
+/// returns.
+fn run_init(_: &State, arguments: &[Borrowed]) -> PyResult<Object> {
+    let [launcher] = expect(arguments)?;
+    if std::process::id() != 1 {
+        return Err(raise(ErrorKind::Runtime, "this is not the first process of a machine"));
+    }
+    let launcher = list_items(launcher)?.into_iter().map(|it| str_of(it).map(OsString::from));
+    init::run(&launcher.collect::<PyResult<Vec<_>>>()?)
 }
 
 /// `zygote(ground, packages)`: this process becomes the zygote, and its children cells; never returns.
@@ -460,7 +471,7 @@ struct ForCPython<T>(std::cell::UnsafeCell<T>);
 // SAFETY: the tables are written by CPython alone, under its own import lock.
 unsafe impl<T> Sync for ForCPython<T> {}
 
-static METHODS: ForCPython<[py::PyMethodDef; 13]> =
+static METHODS: ForCPython<[py::PyMethodDef; 14]> =
     ForCPython(std::cell::UnsafeCell::new(methods! {
         take_command => take_command,
         take_post => take_post,
@@ -472,6 +483,7 @@ static METHODS: ForCPython<[py::PyMethodDef; 13]> =
         send_failed => send_failed,
         request => request,
         limit => limit,
+        init => run_init,
         launch => launch_process,
         zygote => run_zygote,
     }));

@@ -37,6 +37,9 @@ use crate::{
 /// What the program is told of itself when it cannot be executed, as shells have it.
 const NOT_EXECUTED: i32 = 127;
 
+/// Above all numbers that a program is handed.
+const PASSED_ABOVE: i32 = 64;
+
 /// The exit code of a first process that could not build the jail, or could not go on.
 const FAILED: i32 = 70;
 
@@ -52,6 +55,8 @@ pub struct Command {
     /// Folders and files, beside the system's own, that it can read. No part of their paths may be
     /// a symbolic link.
     pub read: Vec<PathBuf>,
+    /// Devices of the host's that it can use, beside those that every program has.
+    pub devices: Vec<PathBuf>,
     /// Its limits.
     pub limits: Rlimits,
 }
@@ -131,8 +136,8 @@ fn failed(call: &'static str) -> impl Fn(Errno) -> CommandError {
 /// heard through `say`, which is called in that process and its child. It has to write to `line`,
 /// whose other end the listener holds: when that is closed, the program and all that it started end.
 ///
-/// `standard` become the program's standard input, output and error. The caller has to be
-/// single-threaded, and reaps the first process.
+/// `standard` become the program's standard input, output and error, `passed` what it finds open from
+/// 3 on. The caller has to be single-threaded, and reaps the first process.
 ///
 /// # Errors
 /// [`CommandError`] for what failed before the first process was on its own.
@@ -140,13 +145,14 @@ pub fn spawn_command(
     command: &Command,
     filter: &CommandFilter,
     standard: &[OwnedFd; 3],
+    passed: &[OwnedFd],
     line: BorrowedFd<'_>,
     say: &dyn Fn(CommandEvent<'_>),
 ) -> Result<Outer, CommandError> {
     if best_ground() == Ground::WholeAsRoot {
         return Err(CommandError::AsRoot);
     }
-    let root = CommandRoot::new(&command.read)?;
+    let root = CommandRoot::new(&command.read, &command.devices)?;
     let path = CString::new(command.program.as_os_str().as_bytes())
         .map_err(|_| CommandError::Program(command.program.clone()))?;
     // As for a cell's root: who is root has to do this outside.
@@ -158,6 +164,7 @@ pub fn spawn_command(
         limits: &command.limits,
         filter,
         standard,
+        passed,
         line,
     };
     Ok(spawn_outer(|child| {
@@ -182,6 +189,7 @@ struct Image<'a> {
     limits: &'a Rlimits,
     filter: &'a CommandFilter,
     standard: &'a [OwnedFd; 3],
+    passed: &'a [OwnedFd],
     line: BorrowedFd<'a>,
 }
 
@@ -220,13 +228,15 @@ fn run_first(
     process::not_dumpable()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 
-    let domain = Domain::prepare_command(&built.executable, SCRATCH_PATH, &DEVICES)?;
+    let domain =
+        Domain::prepare_command(&built.executable, SCRATCH_PATH, &DEVICES, &built.devices)?;
     domain.enter()?;
     let report = report(image.limits, domain.support(), built.proc).encode();
     drop(domain);
 
     let null = descriptors::open_null()?;
-    let mut keep: Vec<_> = image.standard.iter().map(AsRawFd::as_raw_fd).collect();
+    let streams = image.standard.iter().chain(image.passed);
+    let mut keep: Vec<_> = streams.map(AsRawFd::as_raw_fd).collect();
     keep.push(image.line.as_raw_fd());
     keep.sort_unstable();
     // SAFETY: from here on this process and its child use nothing but `keep` and what they open
@@ -269,11 +279,26 @@ fn become_program(
     capabilities::drop_all()?;
     capabilities::verify_none()?;
     capabilities::verify_bounding_empty()?;
+    // Out of the way of the numbers that they are to have.
+    let passed = image.passed.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, PASSED_ABOVE));
+    let passed: Vec<_> = passed.collect::<Result<_, _>>().map_err(failed("fcntl"))?;
     let [stdin, stdout, stderr] = image.standard;
     rustix::stdio::dup2_stdin(stdin).map_err(failed("dup2"))?;
     rustix::stdio::dup2_stdout(stdout).map_err(failed("dup2"))?;
     rustix::stdio::dup2_stderr(stderr).map_err(failed("dup2"))?;
     descriptors::close_all_on_exec()?;
+    for (fd, number) in passed.iter().zip(3..) {
+        // What was at that number is one of `image`'s, or closed: all of it goes with `execve`, and
+        // nothing of it is used any more but the line.
+        if number == image.line.as_raw_fd() {
+            return Err(failed("dup2")(Errno::BUSY));
+        }
+        // SAFETY: two numbers, and a copy of the first takes over the second: see above.
+        if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+            let source = io::Error::last_os_error();
+            return Err(CommandError::Call { call: "dup2", source });
+        }
+    }
     // From here on nothing is allocated: the limit may lie below what this copy of the launcher has.
     image.limits.apply()?;
     image.filter.install()?;

@@ -85,6 +85,8 @@ pub enum CommandRootError {
 pub(crate) struct CommandRoot {
     /// Of the policy, with places below the root, the shallowest first.
     granted: Vec<PathBuf>,
+    /// Devices beside [`DEVICES`], with places below the root.
+    devices: Vec<PathBuf>,
 }
 
 /// A program's root with all binds open. Holds detached mounts, which go if it is dropped.
@@ -92,6 +94,7 @@ pub(crate) struct CommandRoot {
 pub(crate) struct CommandTrees {
     binds: Vec<(Bind, OwnedFd)>,
     links: Vec<(PathBuf, PathBuf)>,
+    devices: Vec<PathBuf>,
 }
 
 /// A root that was built.
@@ -99,13 +102,15 @@ pub(crate) struct CommandTrees {
 pub(crate) struct Built {
     /// What may be executed.
     pub(crate) executable: Vec<PathBuf>,
+    /// Devices beside [`DEVICES`].
+    pub(crate) devices: Vec<PathBuf>,
     /// Whether there is a `/proc`; a container may not let one be mounted.
     pub(crate) proc: Result<(), Errno>,
 }
 
 impl CommandRoot {
     /// Checks the paths of the policy and leaves out those that are visible anyway.
-    pub(crate) fn new(read: &[PathBuf]) -> Result<Self, CommandRootError> {
+    pub(crate) fn new(read: &[PathBuf], devices: &[PathBuf]) -> Result<Self, CommandRootError> {
         let mut granted: Vec<PathBuf> = Vec::new();
         let mut read: Vec<&PathBuf> = read.iter().collect();
         read.sort_by_key(|path| path.components().count());
@@ -116,12 +121,17 @@ impl CommandRoot {
                 granted.push(place);
             }
         }
-        Ok(Self { granted })
+        let device = |path: &PathBuf| match path.strip_prefix("/") {
+            Ok(place) if is_plain(place) && place.starts_with("dev") => Ok(place.to_path_buf()),
+            _ => Err(CommandRootError::Place(path.clone())),
+        };
+        let devices = devices.iter().map(device).collect::<Result<_, _>>()?;
+        Ok(Self { granted, devices })
     }
 
     /// Clones every source into a detached read-only mount, as [`crate::RootPlan::open`] does.
     pub(crate) fn open(&self) -> Result<CommandTrees, CommandRootError> {
-        let mut trees = CommandTrees { binds: Vec::new(), links: Vec::new() };
+        let mut trees = CommandTrees { binds: Vec::new(), links: Vec::new(), devices: Vec::new() };
         for place in &self.granted {
             let bind = self.open_granted(place)?;
             trees.binds.push(bind);
@@ -134,17 +144,19 @@ impl CommandRoot {
                     .map_err(|error| CommandRootError::Make { path: source, source: error })?;
                 trees.links.push((PathBuf::from(name), to));
             } else if found.is_dir() {
-                trees.add_system(name, BindKind::Directory)?;
+                trees.add_system(Path::new(name), BindKind::Directory)?;
             }
         }
         for name in SETTINGS {
             let Ok(found) = std::fs::metadata(Path::new("/").join(name)) else { continue };
             let kind = if found.is_dir() { BindKind::Directory } else { BindKind::File };
-            trees.add_system(name, kind)?;
+            trees.add_system(Path::new(name), kind)?;
         }
-        for name in DEVICES {
-            trees.add_system(name.trim_start_matches('/'), BindKind::Device)?;
+        let own = DEVICES.map(|name| PathBuf::from(name.trim_start_matches('/')));
+        for place in own.iter().chain(&self.devices) {
+            trees.add_system(place, BindKind::Device)?;
         }
+        trees.devices.clone_from(&self.devices);
         Ok(trees)
     }
 
@@ -168,8 +180,8 @@ impl CommandRoot {
 }
 
 impl CommandTrees {
-    fn add_system(&mut self, name: &str, kind: BindKind) -> Result<(), CommandRootError> {
-        let bind = Bind { source: Path::new("/").join(name), target: PathBuf::from(name), kind };
+    fn add_system(&mut self, place: &Path, kind: BindKind) -> Result<(), CommandRootError> {
+        let bind = Bind { source: Path::new("/").join(place), target: place.to_path_buf(), kind };
         if !self.shows(&bind.target) {
             let tree = open_bind(&bind)?;
             self.binds.push((bind, tree));
@@ -221,7 +233,8 @@ impl CommandTrees {
         rustix::process::chdir(SCRATCH_PATH).map_err(make_failed(Path::new(SCRATCH_PATH)))?;
         let executable = self.binds.into_iter().filter(|(bind, _)| bind.kind != BindKind::Device);
         let executable = executable.map(|(bind, _)| Path::new("/").join(bind.target)).collect();
-        Ok(Built { executable, proc: proc.map(drop) })
+        let devices = self.devices.iter().map(|place| Path::new("/").join(place)).collect();
+        Ok(Built { executable, devices, proc: proc.map(drop) })
     }
 }
 
@@ -234,7 +247,7 @@ fn make_failed(place: &Path) -> impl Fn(Errno) -> CommandRootError {
 fn place(path: &Path) -> Result<PathBuf, CommandRootError> {
     let refused = || CommandRootError::Place(path.to_path_buf());
     let below = path.strip_prefix("/").map_err(|_| refused())?;
-    let plain = below.components().all(|part| matches!(part, Component::Normal(_)));
+    let plain = is_plain(below);
     let own = OWN.iter().any(|own| below.starts_with(own));
     // The root itself would show the whole host; the scratch folder would be hidden, or hide.
     if plain && !own && below.components().next().is_some() && below != Path::new("tmp") {
@@ -242,6 +255,10 @@ fn place(path: &Path) -> Result<PathBuf, CommandRootError> {
     } else {
         Err(refused())
     }
+}
+
+fn is_plain(place: &Path) -> bool {
+    place.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn mount_point(
@@ -281,13 +298,23 @@ mod tests {
 
     fn granted(read: &[&str]) -> Result<Vec<PathBuf>, CommandRootError> {
         let read: Vec<_> = read.iter().map(PathBuf::from).collect();
-        CommandRoot::new(&read).map(|root| root.granted)
+        CommandRoot::new(&read, &[]).map(|root| root.granted)
     }
 
     #[test]
     fn what_is_visible_anyway_is_bound_once() {
         let places = granted(&["/srv/a/b", "/usr/share/x", "/srv/a", "/bin/true", "/tmp/x"]);
         assert_eq!(places.unwrap(), [Path::new("srv/a"), Path::new("tmp/x")]);
+    }
+
+    #[test]
+    fn devices_are_below_dev() {
+        let devices =
+            |path: &str| CommandRoot::new(&[], &[PathBuf::from(path)]).map(|root| root.devices);
+        assert_eq!(devices("/dev/kvm").unwrap(), [Path::new("dev/kvm")]);
+        for bad in ["/etc/shadow", "/dev/../etc/shadow", "dev/kvm"] {
+            assert!(matches!(devices(bad), Err(CommandRootError::Place(_))), "{bad}");
+        }
     }
 
     #[test]

@@ -107,11 +107,12 @@ impl Domain {
 
     /// Makes the ruleset of a program, about the root that the caller has now: besides reading
     /// everything, it may execute what is at or below `executable`, and write below `scratch` and
-    /// to `devices`.
+    /// to `devices`; those that are `driven` take their own requests, too.
     pub(crate) fn prepare_command(
         executable: &[PathBuf],
         scratch: &str,
         devices: &[&str],
+        driven: &[PathBuf],
     ) -> Result<Self, LandlockError> {
         let support = Support::probe();
         if support == Support::Missing {
@@ -123,6 +124,10 @@ impl Domain {
         }
         for path in devices {
             let access = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
+            created = created.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
+        }
+        for path in driven {
+            let access = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
             created = created.add_rule(PathBeneath::new(PathFd::new(path)?, access))?;
         }
         let execute_and_devices =

@@ -26,13 +26,25 @@ impl CommandFilter {
     /// # Errors
     /// Only if the tables are wrong, which the tests rule out.
     pub fn compile() -> Result<Self, SeccompError> {
+        Self::of(&[CELL, COMMAND, UNKNOWN])
+    }
+
+    /// The same for a virtual machine's monitor.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn compile_vmm() -> Result<Self, SeccompError> {
+        Self::of(&[CELL, COMMAND, VMM, UNKNOWN])
+    }
+
+    fn of(allowed: &[&[Row]]) -> Result<Self, SeccompError> {
         let eperm = SeccompAction::Errno(libc::EPERM.cast_unsigned());
         let enosys = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
         let allow = SeccompAction::Allow;
         Ok(Self {
             // It lets pass what the other filter says is missing: of two filters the stricter answer
             // counts, and of two equally strict ones that of the later filter.
-            allowed: seccomp::program("program", &[CELL, COMMAND, UNKNOWN], eperm, allow.clone())?,
+            allowed: seccomp::program("program", allowed, eperm, allow.clone())?,
             unknown: seccomp::program("missing calls", &[UNKNOWN], allow, enosys)?,
         })
     }
@@ -156,6 +168,25 @@ const COMMAND: &[Row] = &[
     #[cfg(target_arch = "x86_64")]
     row("signalfd", libc::SYS_signalfd, When::Always, "older names of calls above, which libc still uses on x86-64"),
 ];
+
+/// What a virtual machine's monitor may do besides. Its own filter on top can only take away.
+#[rustfmt::skip] // one row a line, as a table
+const VMM: &[Row] = &[
+    row("seccomp", libc::SYS_seccomp, When::Any(FILTER), "confine itself further"),
+    row("ioctl", libc::SYS_ioctl, When::Any(KVM), "drive /dev/kvm, where its root has it"),
+];
+
+/// `SECCOMP_SET_MODE_FILTER` and `SECCOMP_GET_ACTION_AVAIL`, without a listener.
+const FILTER: &[&[Check]] = &[
+    &[
+        Check::Int(0, &[arg(libc::SECCOMP_SET_MODE_FILTER.cast_signed())]),
+        Check::Masked(1, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, 0),
+    ],
+    &[Check::Int(0, &[arg(libc::SECCOMP_GET_ACTION_AVAIL.cast_signed())])],
+];
+
+/// All of type `KVMIO` (`linux/kvm.h`).
+const KVM: &[&[Check]] = &[&[Check::Masked(1, 0xff00, 0xae00)]];
 
 /// Calls that libc and programs must believe missing, so that they fall back: `clone3` to `clone`,
 /// `io_uring` to `epoll`, a sandbox of the program's own to none.

@@ -19,6 +19,10 @@ use super::{Control, ControlError, Datagram, failed};
 /// (the environment, the folders to be read), several times over.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 
+/// The most descriptors that a program is handed beside its standard streams: a virtual machine's
+/// channel, its monitor, its memory and its state.
+pub const PASSED_MAX: usize = 4;
+
 /// A program to be run in a jail of its own.
 #[derive(Debug)]
 pub struct Program {
@@ -30,6 +34,11 @@ pub struct Program {
     pub environment: Vec<OsString>,
     /// What it can read beside the system's own folders.
     pub read: Vec<PathBuf>,
+    /// Devices of the host's that it can use, beside those that every program has.
+    pub devices: Vec<PathBuf>,
+    /// Whether it is a virtual machine's monitor, which confines itself further and drives
+    /// `/dev/kvm`.
+    pub is_vmm: bool,
     /// The memory of each of its processes, in bytes.
     pub mem_bytes: u64,
     /// The CPU time of each of its processes, in seconds.
@@ -44,6 +53,8 @@ pub struct Program {
     pub line: OwnedFd,
     /// Its standard input, output and error.
     pub standard: [OwnedFd; 3],
+    /// What it finds open under the numbers from 3 on, at most [`PASSED_MAX`].
+    pub passed: Vec<OwnedFd>,
 }
 
 /// What is said on a program's line.
@@ -66,10 +77,10 @@ impl Control {
     ///
     /// # Errors
     /// [`ControlError::Gone`] if the launcher ended, [`ControlError::Malformed`] if the request is
-    /// longer than [`REQUEST_BYTES_MAX`].
+    /// longer than [`REQUEST_BYTES_MAX`], or hands over too many descriptors.
     pub fn send_program(&self, program: &Program) -> Result<(), ControlError> {
         let request = encode(program);
-        if request.len() > REQUEST_BYTES_MAX {
+        if request.len() > REQUEST_BYTES_MAX || program.passed.len() > PASSED_MAX {
             return Err(ControlError::Malformed);
         }
         let memory = memfd_create("pyisolate-program", MemfdFlags::CLOEXEC)
@@ -79,8 +90,10 @@ impl Control {
             .write_all(&request)
             .map_err(|source| ControlError::Call { call: "write", source })?;
         let [stdin, stdout, stderr] = &program.standard;
-        let fds = [&program.line, &memory.into(), stdin, stdout, stderr];
-        self.send(b'P', 0, 0, &[], &fds.map(|fd: &OwnedFd| fd.as_fd()))
+        let memory: OwnedFd = memory.into();
+        let fds = [&program.line, &memory, stdin, stdout, stderr];
+        let fds: Vec<_> = fds.into_iter().chain(&program.passed).map(AsFd::as_fd).collect();
+        self.send(b'P', 0, 0, &[], &fds)
     }
 
     /// Takes the next request for a program, waiting for it.
@@ -89,7 +102,8 @@ impl Control {
     /// [`ControlError::Gone`] if the supervisor ended, [`ControlError::Malformed`] for what is no
     /// request.
     pub fn recv_program(&self) -> Result<Program, ControlError> {
-        let Datagram { tag, fds, .. } = self.recv(true)?.ok_or(ControlError::Malformed)?;
+        let Datagram { tag, mut fds, .. } = self.recv(true)?.ok_or(ControlError::Malformed)?;
+        let passed = fds.split_off(fds.len().min(5));
         let fds = <[OwnedFd; 5]>::try_from(fds).map_err(|_| ControlError::Malformed)?;
         let [line, memory, stdin, stdout, stderr] = fds;
         if tag != b'P' {
@@ -101,7 +115,7 @@ impl Control {
             .seek(SeekFrom::Start(0))
             .and_then(|_| memory.take(REQUEST_BYTES_MAX as u64).read_to_end(&mut bytes))
             .map_err(|source| ControlError::Call { call: "read", source })?;
-        decode(&bytes, line, [stdin, stdout, stderr]).ok_or(ControlError::Malformed)
+        decode(&bytes, line, [stdin, stdout, stderr], passed).ok_or(ControlError::Malformed)
     }
 
     /// Says something on a program's line. Allocates nothing.
@@ -141,7 +155,7 @@ impl Control {
     }
 }
 
-// --- the request: five numbers, the path, and three lists, each with its count before it
+// --- the request: six numbers, the path, and four lists, each with its count before it
 
 fn encode(program: &Program) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -151,6 +165,7 @@ fn encode(program: &Program) -> Vec<u8> {
         program.file_bytes,
         program.processes,
         program.open_files,
+        program.is_vmm.into(),
     ];
     for number in numbers {
         bytes.extend(number.to_le_bytes());
@@ -166,21 +181,30 @@ fn encode(program: &Program) -> Vec<u8> {
     list(&mut program.arguments.iter().map(|text| text.as_bytes()));
     list(&mut program.environment.iter().map(|text| text.as_bytes()));
     list(&mut program.read.iter().map(|path| path.as_os_str().as_bytes()));
+    list(&mut program.devices.iter().map(|path| path.as_os_str().as_bytes()));
     bytes
 }
 
-fn decode(mut bytes: &[u8], line: OwnedFd, standard: [OwnedFd; 3]) -> Option<Program> {
+fn decode(
+    mut bytes: &[u8],
+    line: OwnedFd,
+    standard: [OwnedFd; 3],
+    passed: Vec<OwnedFd>,
+) -> Option<Program> {
     let bytes = &mut bytes;
     let (mem_bytes, cpu_seconds, file_bytes) = (number(bytes)?, number(bytes)?, number(bytes)?);
-    let (processes, open_files) = (number(bytes)?, number(bytes)?);
+    let (processes, open_files, is_vmm) = (number(bytes)?, number(bytes)?, number(bytes)? != 0);
     let path = PathBuf::from(list(bytes)?.pop()?);
     let (arguments, environment) = (list(bytes)?, list(bytes)?);
-    let read = list(bytes)?.into_iter().map(PathBuf::from).collect();
+    let paths = |list: Vec<OsString>| list.into_iter().map(PathBuf::from).collect();
+    let (read, devices) = (paths(list(bytes)?), paths(list(bytes)?));
     bytes.is_empty().then_some(Program {
         path,
         arguments,
         environment,
         read,
+        devices,
+        is_vmm,
         mem_bytes,
         cpu_seconds,
         file_bytes,
@@ -188,6 +212,7 @@ fn decode(mut bytes: &[u8], line: OwnedFd, standard: [OwnedFd; 3]) -> Option<Pro
         open_files,
         line,
         standard,
+        passed,
     })
 }
 
@@ -223,6 +248,8 @@ mod tests {
             arguments: vec!["echo".into(), argument.into(), "".into()],
             environment: vec!["A=b".into()],
             read: vec![],
+            devices: vec!["/dev/kvm".into()],
+            is_vmm: true,
             mem_bytes: 1,
             cpu_seconds: 2,
             file_bytes: 3,
@@ -230,6 +257,7 @@ mod tests {
             open_files: 5,
             line: any_fd(),
             standard: [any_fd(), any_fd(), any_fd()],
+            passed: vec![any_fd(), any_fd()],
         }
     }
 
@@ -242,6 +270,16 @@ mod tests {
         assert_eq!(got.arguments, ["echo", &long, ""]);
         assert_eq!((got.path, got.environment.len(), got.read.len()), ("/bin/echo".into(), 1, 0));
         assert_eq!((got.mem_bytes, got.processes, got.open_files), (1, 4, 5));
+        assert_eq!((got.devices, got.passed.len()), (vec!["/dev/kvm".into()], 2));
+        assert!(got.is_vmm);
+    }
+
+    #[test]
+    fn what_hands_over_too_much_is_not_sent() {
+        let (host, _launcher) = Control::pair().unwrap();
+        let passed = (0..=PASSED_MAX).map(|_| any_fd()).collect();
+        let sent = host.send_program(&Program { passed, ..sample("x") });
+        assert!(matches!(sent, Err(ControlError::Malformed)));
     }
 
     #[test]
@@ -256,7 +294,7 @@ mod tests {
         let whole = encode(&sample("x"));
         for end in 0..whole.len() {
             let standard = [any_fd(), any_fd(), any_fd()];
-            assert!(decode(&whole[..end], any_fd(), standard).is_none(), "{end}");
+            assert!(decode(&whole[..end], any_fd(), standard, vec![]).is_none(), "{end}");
         }
     }
 

@@ -34,6 +34,16 @@ enum ProgramError {
     Handle(std::io::Error),
 }
 
+/// Where the line of a program is kept while its jail is built.
+const LINE_ABOVE: i32 = 128;
+
+/// The filters of programs, compiled when they are first needed.
+#[derive(Default)]
+struct Filters {
+    program: Option<CommandFilter>,
+    vmm: Option<CommandFilter>,
+}
+
 /// What is listened to, by its place among the descriptors that are polled.
 const ZYGOTE: usize = 0;
 const ERRANDS: usize = 1;
@@ -44,7 +54,7 @@ pub(super) fn serve(zygote: &Outer, errands: Control, programs: Control) {
     // A zygote that asks and takes no answers is not waited for: `map` fails, and that was that.
     let mut errands = rustix::io::ioctl_fionbio(&errands, true).is_ok().then_some(errands);
     let mut programs = Some(programs);
-    let mut filter = None;
+    let mut filters = Filters::default();
     let mut running: Vec<OwnedFd> = Vec::new();
     loop {
         // A socket whose other end is gone is asked no more: the zygote stands in for it.
@@ -77,7 +87,7 @@ pub(super) fn serve(zygote: &Outer, errands: Control, programs: Control) {
         });
         if let Some(socket) = programs.as_ref().filter(|_| ready[PROGRAMS]) {
             match socket.recv_program() {
-                Ok(program) => running.extend(start(program, &mut filter)),
+                Ok(program) => running.extend(start(program, &mut filters)),
                 // Whoever asked holds the other end of the line, and hears that it is closed.
                 Err(ControlError::Malformed) => {}
                 Err(_) => programs = None,
@@ -104,10 +114,13 @@ fn ended(pidfd: &OwnedFd) -> bool {
 }
 
 /// Starts a program, or says on its line why not. A handle on its first process, to be reaped.
-fn start(program: Program, filter: &mut Option<CommandFilter>) -> Option<OwnedFd> {
+fn start(program: Program, filters: &mut Filters) -> Option<OwnedFd> {
     let Program { line, standard, .. } = &program;
-    let Ok(line) = line.try_clone().map(Control::from) else { return None };
-    match spawn(&program, filter, &line, standard) {
+    // Above the numbers under which a program finds what it is handed.
+    let Ok(line) = rustix::io::fcntl_dupfd_cloexec(line, LINE_ABOVE).map(Control::from) else {
+        return None;
+    };
+    match spawn(&program, filters, &line, standard) {
         Ok((handle, running)) => {
             let _ = line.send_program_event(&ProgramEvent::Started(handle));
             Some(running)
@@ -121,13 +134,17 @@ fn start(program: Program, filter: &mut Option<CommandFilter>) -> Option<OwnedFd
 
 fn spawn(
     program: &Program,
-    filter: &mut Option<CommandFilter>,
+    filters: &mut Filters,
     line: &Control,
     standard: &[OwnedFd; 3],
 ) -> Result<(OwnedFd, OwnedFd), ProgramError> {
+    let (filter, compile): (_, fn() -> _) = match program.is_vmm {
+        false => (&mut filters.program, CommandFilter::compile),
+        true => (&mut filters.vmm, CommandFilter::compile_vmm),
+    };
     let filter = match filter {
         Some(filter) => filter,
-        None => filter.insert(CommandFilter::compile()?),
+        None => filter.insert(compile()?),
     };
     let strings = |texts: &[OsString]| -> Result<Vec<CString>, std::ffi::NulError> {
         texts.iter().map(|text| CString::new(text.clone().into_vec())).collect()
@@ -137,6 +154,7 @@ fn spawn(
         arguments: strings(&program.arguments)?,
         environment: strings(&program.environment)?,
         read: program.read.clone(),
+        devices: program.devices.clone(),
         limits: limits(program),
     };
     let say = |event: CommandEvent<'_>| {
@@ -148,7 +166,8 @@ fn spawn(
             CommandEvent::Ended(status) => ProgramEvent::Ended(status),
         });
     };
-    let running = spawn_command(&command, filter, standard, line.as_fd(), &say)?.pidfd;
+    let running =
+        spawn_command(&command, filter, standard, &program.passed, line.as_fd(), &say)?.pidfd;
     let handle = running.try_clone().map_err(ProgramError::Handle)?;
     Ok((handle, running))
 }

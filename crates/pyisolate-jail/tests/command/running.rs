@@ -44,6 +44,7 @@ pub(crate) fn trial(program: &str, arguments: &[&str]) -> Trial {
             arguments: std::iter::once(&program).chain(arguments).map(|it| text(it)).collect(),
             environment: ["PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp"].map(text).to_vec(),
             read: Vec::new(),
+            devices: Vec::new(),
             limits: Rlimits { threads: Some(64), file_bytes: Some(1 << 20), ..Rlimits::fixed() },
         },
         stdin: Vec::new(),
@@ -80,7 +81,7 @@ impl Trial {
         };
         let filter = CommandFilter::compile().unwrap();
         let standard = [stdin, out, err];
-        let outer = spawn_command(&self.command, &filter, &standard, theirs.as_fd(), &say)?;
+        let outer = spawn_command(&self.command, &filter, &standard, &[], theirs.as_fd(), &say)?;
         Ok(Running {
             pid: outer.pid,
             pidfd: outer.pidfd,

@@ -120,7 +120,7 @@ impl Contents {
             }
         }
         contents.make("etc/passwd".into(), USERS.into(), READ);
-        let init = contents.init();
+        let init = contents.init(&environment);
         contents.make("init".into(), init.into(), EXECUTE);
         Ok(contents)
     }
@@ -208,15 +208,24 @@ impl Contents {
     }
 
     /// The program that the kernel starts. It gets a single word from the first line.
-    fn init(&self) -> String {
+    /// The first program: loads the guest runtime and hands it what its launcher needs to know, which
+    /// is where things are in the image.
+    fn init(&self, environment: &Environment) -> String {
         let flags = INTERPRETER_FLAGS.concat().replace('-', "");
         let (interpreter, runtime) = (self.plan.interpreter().display(), self.plan.runtime());
+        let Environment { stdlib, platstdlib, platlibdir, version: (major, minor), .. } =
+            environment;
+        let library =
+            |folder: &str| self.plan.home().join(folder).join(format!("python{major}.{minor}"));
+        let platform = if stdlib == platstdlib { "lib" } else { platlibdir };
+        let (stdlib, platstdlib) = (library("lib"), library(platform));
         format!(
             "#!{interpreter} -{flags}\n\
              import sys\n\
              sys.argv = ['/init', {runtime:?}]\n\
              {LOAD_RUNTIME}\n\
-             runtime.machine([{PACKAGES:?}])\n"
+             runtime.init([{runtime:?}, '{interpreter}', {stdlib:?}, {platstdlib:?}, \
+             {platlibdir:?}, '{major}', '{minor}', {PACKAGES:?}])\n"
         )
     }
 

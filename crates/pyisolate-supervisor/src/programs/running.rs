@@ -88,6 +88,8 @@ impl Running {
             arguments: arguments(command),
             environment: environment(command),
             read: command.read.clone(),
+            devices: Vec::new(),
+            is_vmm: false,
             mem_bytes: command.mem_bytes,
             // The clock on the wall is the one that counts; this is for what outruns it on several
             // processors.
@@ -97,6 +99,7 @@ impl Running {
             open_files: OPEN_FILES,
             line: its_line.into(),
             standard: [stdin, its_stdout, its_stderr],
+            passed: Vec::new(),
         };
         launcher.send_program(&program).map_err(|error| match error {
             ControlError::Malformed => RunError::Jail("the request is too long".to_owned()),
