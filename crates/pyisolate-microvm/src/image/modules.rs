@@ -144,3 +144,112 @@ fn needs(bytes: &[u8]) -> Option<Vec<String>> {
     let names = depends.split(',').filter(|name| !name.is_empty());
     Some(names.map(|name| name.replace('-', "_")).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An object file with a `.modinfo` section, as little of one as there can be.
+    fn module(modinfo: &str) -> Vec<u8> {
+        const HEADER: usize = 64;
+        let names = b"\0.modinfo\0.shstrtab\0";
+        let text = [modinfo.as_bytes(), names].concat();
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(HEADER, 0);
+        file[16..18].copy_from_slice(&1_u16.to_le_bytes());
+        let sections = (HEADER + text.len()) as u64;
+        file[40..48].copy_from_slice(&sections.to_le_bytes());
+        for (at, value) in [(52, 64_u16), (58, 64), (60, 3), (62, 2)] {
+            file[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        }
+        file.extend(&text);
+        let section = |name: u32, kind: u32, offset: usize, size: usize| {
+            let mut section = [name.to_le_bytes(), kind.to_le_bytes()].concat();
+            section.extend([0; 16]);
+            section.extend([offset as u64, size as u64].iter().flat_map(|it| it.to_le_bytes()));
+            section.resize(64, 0);
+            section
+        };
+        file.extend([0; 64]);
+        file.extend(section(1, 1, HEADER, modinfo.len()));
+        file.extend(section(10, 3, HEADER + modinfo.len(), names.len()));
+        file
+    }
+
+    fn folder(modules: &[(&str, &str)], built_in: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("modules.builtin"), built_in).unwrap();
+        let deep = folder.path().join("kernel/drivers/virtio");
+        std::fs::create_dir_all(&deep).unwrap();
+        for (name, needs) in modules {
+            let text = format!("license=GPL\0depends={needs}\0name={name}\0");
+            std::fs::write(deep.join(format!("{name}.ko")), module(&text)).unwrap();
+        }
+        folder
+    }
+
+    fn order(folder: &tempfile::TempDir) -> Vec<String> {
+        needed(folder.path()).unwrap().into_iter().map(|module| module.name).collect()
+    }
+
+    const DEBIAN: [(&str, &str); 5] = [
+        ("virtio", ""),
+        ("virtio_ring", ""),
+        ("virtio_mmio", "virtio,virtio-ring"),
+        ("virtio-console", "virtio,virtio_ring"),
+        ("unwanted", "virtio"),
+    ];
+
+    #[test]
+    fn each_module_comes_after_what_it_needs() {
+        let modules = folder(&DEBIAN, "kernel/fs/ext4/ext4.ko\n");
+        assert_eq!(order(&modules), ["virtio", "virtio_ring", "virtio_mmio", "virtio_console"]);
+    }
+
+    #[test]
+    fn what_is_built_in_is_not_loaded_and_what_is_nowhere_is_named() {
+        let modules = folder(&DEBIAN[1..], "kernel/drivers/virtio/virtio.ko\n");
+        assert_eq!(order(&modules), ["virtio_ring", "virtio_mmio", "virtio_console"]);
+        let all = "a/virtio_mmio.ko\na/virtio_console.ko\n";
+        assert!(order(&folder(&[], all)).is_empty());
+        let error = needed(folder(&DEBIAN[1..], "").path()).unwrap_err();
+        assert!(
+            matches!(&error, ImageError::NoModule { module, .. } if module == "virtio"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn modules_that_need_each_other_end_the_search() {
+        let modules =
+            folder(&[("virtio_mmio", "virtio_console"), ("virtio_console", "virtio_mmio")], "");
+        assert_eq!(order(&modules), ["virtio_console", "virtio_mmio"]);
+    }
+
+    #[test]
+    fn compressed_modules_are_unpacked() {
+        let modules = folder(&DEBIAN, "");
+        let path = modules.path().join("kernel/drivers/virtio/virtio.ko");
+        let plain = std::fs::read(&path).unwrap();
+        match program::output(program::program("gzip").arg(&path), UNPACK_LIMIT) {
+            Err(program::ProgramError::Run { .. }) => eprintln!("skipped: there is no gzip"),
+            packed => {
+                packed.unwrap();
+                assert!(!path.exists());
+                assert_eq!(needed(modules.path()).unwrap()[0].bytes, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_module_is_refused_and_every_truncation_survived() {
+        let whole = module("depends=\0");
+        assert_eq!(needs(&whole), Some(vec![]));
+        for length in 0..whole.len() {
+            let _ = needs(&whole[..length]);
+        }
+        let modules = folder(&DEBIAN, "");
+        std::fs::write(modules.path().join("kernel/drivers/virtio/virtio.ko"), "no ELF").unwrap();
+        assert!(matches!(needed(modules.path()), Err(ImageError::Kernel { .. })));
+    }
+}
