@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,7 @@ def built(cache):
 def archived(built):
     """The names in the image's file tree."""
     names = set()
-    with open(built["initramfs"], "rb") as archive:
+    with Path(built["initramfs"]).open("rb") as archive:
         while header := archive.read(110):
             size, length = int(header[54:62], 16), int(header[94:102], 16)
             names.add(archive.read(length)[:-1].decode())

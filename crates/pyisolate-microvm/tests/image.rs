@@ -3,7 +3,7 @@
 //!
 //! Skipped by name where there is no `python3`, unless `PYISOLATE_REQUIRE` lists `python`.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, reason = "a test")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
