@@ -1,5 +1,5 @@
 //! The bytecode of the image's Python files, so that no machine compiles it when it boots: emulated,
-//! that takes minutes.
+//! that is most of a boot.
 //!
 //! It is made anew by the image's own interpreter, never taken from the host's folders: there it may
 //! be another version's, of another time, or not be.
