@@ -282,6 +282,8 @@ class Supervisor:
         journal: str | os.PathLike[str] | None = None,
         journal_payloads: str = "hash",
         require: str = "default",
+        accel: str | None = None,
+        image: str | None = None,
     ) -> Self: ...
     def spawn(
         self,
@@ -301,7 +303,7 @@ class Supervisor:
     ) -> Cell: ...
     def set_policy_token(self, token: bytes) -> None: ...
     def reload_policy(self, text: str, source: str, format: str, token: bytes) -> list[str]: ...
-    def template(self, imports: list[str], setup: str) -> Template: ...
+    def template(self, imports: list[str], setup: str, backend: str = "process") -> Template: ...
     def list_active(self) -> list[str]: ...
     @property
     def pool_ready(self) -> int: ...
@@ -309,7 +311,7 @@ class Supervisor:
 
 @final
 class Template:
-    """A process that has imported modules or run set-up code, from which cells are forked.
+    """What has imported modules or run set-up code, and cells start from: a process, or a snapshot.
 
     `Supervisor.template` makes them. Forgotten, it ends, and its cells with it.
     """

@@ -21,7 +21,7 @@ from pyisolate.policy import Policy, PolicyLike, is_path, read_document, resolve
 BackendMode = Literal["subinterpreter", "process", "microvm"]
 """The walls that the contract names."""
 SUPPORTED_BACKENDS: tuple[BackendMode, ...] = ("subinterpreter", "process", "microvm")
-"""Every name that `backend=` takes. This release has no `microvm`, and refuses it clearly."""
+"""Every name that `backend=` takes."""
 Require = Literal["default", "hardened", "none"] | Iterable[str]
 """What `require=` takes: a set of layers by its name, or names of layers."""
 DEFAULT_BACKEND: BackendMode = "process"
@@ -55,6 +55,12 @@ class Supervisor:
     backend has; names of layers, which must be enforced beside the default ones; or `"none"`,
     whatever this host gives, with a warning. `pyisolate doctor` shows what there is.
 
+    `accel`: what runs the instructions of `microvm` cells: `"kvm"`, or `"tcg"` for emulation, which is
+    slow and no boundary of the hardware's. `PYISOLATE_MICROVM_ACCEL` says it too; else it is KVM,
+    and where that does not work nothing takes its place.
+    `image`: what `microvm` cells are made of, by the name or hash of `pyisolate image build`;
+    `PYISOLATE_MICROVM_IMAGE` says it too; else the image named `default`.
+
     Raises `SandboxError` if there is no fitting interpreter, or no journal can be kept.
     """
 
@@ -69,6 +75,8 @@ class Supervisor:
         journal_payloads: Literal["full", "hash", "none"] = "hash",
         on_denial: Callable[[DenialEvent], object] | None = None,
         require: Require = "default",
+        accel: Literal["kvm", "tcg"] | None = None,
+        image: str | None = None,
     ) -> None:
         if warm_pool < 0:
             raise ValueError(f"warm_pool={warm_pool} is below 0")
@@ -87,6 +95,8 @@ class Supervisor:
             journal,
             journal_payloads,
             _required(require),
+            accel,
+            image,
         )
         self._watches: list[PolicyWatch] = []
         if policy_token is not None:
@@ -123,8 +133,9 @@ class Supervisor:
     ) -> Cell:
         """Make a cell.
 
-        `backend`: where its wall stands, unless as the supervisor's: `process`, or `subinterpreter`
-        for code that is trusted somewhat, in an interpreter of this process behind a thread's wall.
+        `backend`: where its wall stands, unless as the supervisor's: `process`; `subinterpreter` for
+        code that is trusted somewhat, in an interpreter of this process behind a thread's wall; or
+        `microvm`, a virtual machine that goes on from a snapshot.
         `name`: 1 to 64 of letters, digits, `_`, `-` and `.`; a live cell's name is taken.
         `policy`: what the cell may have: a template's name, the path of a policy document (text
         with a slash in it, or that ends in .yml, .yaml, .toml or .json), a document as a dict, or a
@@ -204,15 +215,27 @@ class Supervisor:
             require=None if require is None else _required(require),
         )
 
-    def template(self, imports: Iterable[str] = (), setup: str = "") -> Template:
-        """Make a template: a process, in a jail of its own, that has imported `imports` and run
-        the source text `setup`. Cells spawned from it start with that, and share its memory.
+    def template(
+        self,
+        imports: Iterable[str] = (),
+        setup: str = "",
+        *,
+        backend: BackendMode | None = None,
+    ) -> Template:
+        """Make a template, which has imported `imports` and run the source text `setup`: a process
+        in a jail of its own, or the snapshot of a virtual machine. Cells of its `backend` that are
+        spawned from it start with that, and share its memory. Without `backend` it is the
+        supervisor's own, if that has templates, else `process`.
 
         Raises `GuestError` if the set-up raised.
         """
         if isinstance(imports, str):
             raise TypeError("imports is a list of module names, not one string")
-        return self._core.template(list(imports), setup)
+        if backend is None:
+            backend = "microvm" if self._backend == "microvm" else "process"
+        return self._core.template(
+            list(imports), setup, _checked(backend, self._has_environment)
+        )
 
     def set_policy_token(self, token: str | bytes) -> None:
         """Set the token that `reload_policy` and `watch_policy` ask for."""
@@ -277,8 +300,11 @@ def _checked(backend: BackendMode, has_environment: bool) -> BackendMode:
     if backend not in SUPPORTED_BACKENDS:
         names = ", ".join(SUPPORTED_BACKENDS)
         raise ValueError(f"unknown backend {backend!r}: choose one of {names}")
-    if backend == "microvm":
-        raise SandboxError(f"backend={backend!r} is not in this release: use backend='process'")
+    if backend == "microvm" and has_environment:
+        raise ValueError(
+            "a machine's packages are in its image: leave environment= out, and run "
+            "`pyisolate image build --python ENVIRONMENT/bin/python --package NAME`"
+        )
     if backend == "subinterpreter" and has_environment:
         raise ValueError(
             "a sub-interpreter is the host's own: leave environment= out, or use backend='process'"

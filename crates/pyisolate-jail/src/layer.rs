@@ -78,6 +78,8 @@ names! {
         Environment = "environment",
         /// Not traceable, no core dumps, dies with its parent.
         Process = "process",
+        /// A machine of the guest's own. The supervisor's to fill in: other backends have none.
+        VirtualMachine = "virtual-machine",
         /// A control group. The supervisor's to fill in: the cell does not see it.
         Cgroup = "cgroup",
         /// The clock and randomness, which no kernel walls off. The supervisor's to fill in.
@@ -105,6 +107,9 @@ impl LayerName {
             Self::Descriptors => "nothing that the host has open is open in the cell",
             Self::Environment => "no variable of the host's can be read",
             Self::Process => "others cannot look into the cell, and it dies with its parent",
+            Self::VirtualMachine => {
+                "the guest has a kernel of its own, and not the host's to attack"
+            }
             Self::Cgroup => "the kernel bounds the memory, threads and CPU of the whole cell",
             Self::Clock => "time is a right that can be withheld",
         }
@@ -134,6 +139,9 @@ impl LayerName {
                 "with backend=\"process\", run the host in a delegated group: `systemd-run --user --scope \
                  -p Delegate=yes COMMAND`, or Delegate=yes and DelegateSubgroup=host in its service; or as root",
             ),
+            Self::VirtualMachine => {
+                Some("use backend=\"microvm\" on a host with KVM: see docs/microvm.md")
+            }
             Self::Rlimits => Some("use backend=\"process\""),
             Self::Process => Some("use backend=\"process\" or a stronger one"),
             Self::Environment => Some("use backend=\"process\""),

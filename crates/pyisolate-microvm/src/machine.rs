@@ -50,6 +50,8 @@ pub(crate) struct Start<'a> {
     pub(crate) launcher: &'a Control,
     pub(crate) image: ImageFiles,
     pub(crate) key: String,
+    /// The monitor's name and version.
+    pub(crate) version: String,
 }
 
 /// A machine. Dropping it ends it.
@@ -61,6 +63,7 @@ pub struct Machine {
     pub(crate) image: ImageFiles,
     /// Of the snapshot that it came from, or is to become.
     pub(crate) key: String,
+    version: String,
     stream: UnixStream,
     /// The first process of the jail; killing it ends all.
     first: OwnedFd,
@@ -115,6 +118,7 @@ impl Machine {
             monitor,
             image: start.image,
             key: start.key,
+            version: start.version,
             stream,
             first,
             report,
@@ -130,6 +134,18 @@ impl Machine {
     /// No descriptor is left.
     pub fn stream(&self) -> io::Result<UnixStream> {
         self.stream.try_clone()
+    }
+
+    /// What it is like.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The name and version of its monitor.
+    #[must_use]
+    pub fn monitor_version(&self) -> &str {
+        &self.version
     }
 
     /// The layers of the monitor's jail.
@@ -205,7 +221,7 @@ impl Machine {
     /// The last words on the guest's console and of the monitor, for an error.
     #[must_use]
     pub fn last_words(&self) -> String {
-        let words = [&self.complaints, &self.console].map(|file| tail(file));
+        let words = [&self.complaints, &self.console].map(tail);
         words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join("; ")
     }
 

@@ -171,7 +171,7 @@ impl Qemu {
         tracing::info!(image = image.hash(), accelerator = %shape.accelerator, "booting the image");
         let machine = self.boot(launcher, image, shape)?;
         machine.await_booted(patience)?;
-        let snapshot = self.snapshot(machine)?;
+        let snapshot = self.snapshot(&machine)?;
         if let Err(error) = snapshot.store(&folder) {
             // The next supervisor boots again; this one has what it needs.
             tracing::warn!(%error, "the snapshot is not cached");
@@ -203,13 +203,11 @@ impl Qemu {
     fn start(
         &self,
         launcher: &Control,
-        shape: Shape,
-        image: ImageFiles,
-        memory: Arc<OwnedFd>,
+        snapshot: Snapshot,
         sharing: Sharing,
         state: Option<OwnedFd>,
-        key: String,
     ) -> Result<Machine, VmmError> {
+        let Snapshot { shape, memory, image, key, .. } = snapshot;
         let mut arguments = self.arguments(shape, &image, sharing);
         if state.is_some() {
             arguments.extend(["-incoming", "defer"].map(str::to_owned));
@@ -232,6 +230,7 @@ impl Qemu {
             state,
             launcher,
             key,
+            version: self.facts.version.clone(),
         })
     }
 }
@@ -270,9 +269,14 @@ impl Vmm for Qemu {
     }
 
     fn boot(&self, launcher: &Control, image: &Image, shape: Shape) -> Result<Machine, VmmError> {
-        let memory = Arc::new(new_memory(shape.memory_bytes)?);
-        let (files, key) = (ImageFiles::of(image, shape), self.key(image, shape));
-        self.start(launcher, shape, files, memory, Sharing::Copy, None, key)
+        let nothing = Snapshot {
+            shape,
+            memory: Arc::new(new_memory(shape.memory_bytes)?),
+            state: Arc::default(),
+            image: ImageFiles::of(image, shape),
+            key: self.key(image, shape),
+        };
+        self.start(launcher, nothing, Sharing::Copy, None)
     }
 
     fn restore(
@@ -286,15 +290,8 @@ impl Vmm for Qemu {
             Sharing::Copy => Arc::new(snapshot.copy_memory()?),
         };
         let (mut ours, theirs) = UnixStream::pair().map_err(failed("socketpair"))?;
-        let machine = self.start(
-            launcher,
-            snapshot.shape,
-            snapshot.image.clone(),
-            memory,
-            sharing,
-            Some(theirs.into()),
-            snapshot.key.clone(),
-        )?;
+        let copy = Snapshot { memory, ..snapshot.clone() };
+        let machine = self.start(launcher, copy, sharing, Some(theirs.into()))?;
         let mut monitor = Monitor::of(&machine)?;
         monitor.handshake(&machine)?;
         monitor.leave_memory_out(&machine)?;
@@ -308,30 +305,29 @@ impl Vmm for Qemu {
         }
     }
 
-    fn snapshot(&self, machine: Machine) -> Result<Snapshot, VmmError> {
-        let mut monitor = Monitor::of(&machine)?;
-        monitor.handshake(&machine)?;
-        monitor.leave_memory_out(&machine)?;
+    fn snapshot(&self, machine: &Machine) -> Result<Snapshot, VmmError> {
+        let mut monitor = Monitor::of(machine)?;
+        monitor.handshake(machine)?;
+        monitor.leave_memory_out(machine)?;
         let (mut ours, theirs) = UnixStream::pair().map_err(failed("socketpair"))?;
         monitor.hand_over(theirs);
         let fdname = "state".to_owned();
-        monitor.ask("getfd", &machine, &qmp::getfd { fdname })?;
+        monitor.ask("getfd", machine, &qmp::getfd { fdname })?;
         let uri = Some("fd:state".to_owned());
         let command = qmp::migrate { uri, channels: None, detach: None, resume: None };
-        monitor.ask("migrate", &machine, &command)?;
+        monitor.ask("migrate", machine, &command)?;
         ours.set_read_timeout(Some(SNAPSHOT_PATIENCE)).map_err(failed("setsockopt"))?;
         let mut state = Vec::new();
         // It closes its end when it is done.
         ours.read_to_end(&mut state).map_err(failed("read the state of the devices"))?;
-        monitor.await_completed(&machine)?;
+        monitor.await_completed(machine)?;
         drop(monitor);
-        let (shape, image, key) = (machine.shape, machine.image.clone(), machine.key.clone());
-        let memory = Arc::clone(&machine.memory);
         machine.kill();
         machine.wait(MONITOR_PATIENCE);
-        drop(machine);
+        let memory = Arc::clone(&machine.memory);
         seal(&memory)?;
-        Ok(Snapshot { shape, image, memory, state: Arc::new(state), key })
+        let (image, key) = (machine.image.clone(), machine.key.clone());
+        Ok(Snapshot { shape: machine.shape, image, memory, state: Arc::new(state), key })
     }
 }
 

@@ -94,7 +94,7 @@ pub trait Vmm: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`VmmError`]; the machine is gone.
-    fn snapshot(&self, machine: Machine) -> Result<Snapshot, VmmError>;
+    fn snapshot(&self, machine: &Machine) -> Result<Snapshot, VmmError>;
 }
 
 /// Why there is no machine.

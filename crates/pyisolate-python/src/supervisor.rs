@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use pyisolate_supervisor::broker::SecretValue;
 use pyisolate_supervisor::{
-    self as supervisor, Backend, CellName, CellOptions, Environment, Imports, Limits, Requirement,
-    SupervisorOptions, TrustedNames, policy,
+    self as supervisor, Accelerator, Backend, CellName, CellOptions, Environment, Imports, Limits,
+    MachineOptions, Requirement, SupervisorOptions, TrustedNames, policy,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -24,10 +24,18 @@ use crate::{handlers, interpreters, journal};
 
 /// The backend of a name that Python has checked already.
 fn backend(name: &str) -> PyResult<Backend> {
-    [Backend::Process, Backend::Subinterpreter]
+    [Backend::Process, Backend::Subinterpreter, Backend::Microvm]
         .into_iter()
         .find(|backend| backend.as_str() == name)
         .ok_or_else(|| PyValueError::new_err(format!("no backend {name:?} in this release")))
+}
+
+/// The accelerator of a name.
+fn accelerator(name: &str) -> PyResult<Accelerator> {
+    [Accelerator::Kvm, Accelerator::Tcg]
+        .into_iter()
+        .find(|accelerator| accelerator.as_str() == name)
+        .ok_or_else(|| value_error(format!("accel={name:?} is neither 'kvm' nor 'tcg'")))
 }
 
 /// Owns cells.
@@ -79,7 +87,7 @@ impl Supervisor {
     #[new]
     #[pyo3(signature = (
         description, runtime, warm_pool, pool_of, environment=None, on_denial=None, journal=None,
-        journal_payloads="hash", require="default"
+        journal_payloads="hash", require="default", accel=None, image=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of the Python class")]
     fn new(
@@ -93,7 +101,10 @@ impl Supervisor {
         journal: Option<PathBuf>,
         journal_payloads: &str,
         require: &str,
+        accel: Option<&str>,
+        image: Option<String>,
     ) -> PyResult<Self> {
+        let accelerator = accel.map(accelerator).transpose()?;
         let runtime = Some(runtime.as_path());
         let pool_of = backend(pool_of)?;
         let environment = match environment {
@@ -107,6 +118,7 @@ impl Supervisor {
             warm_pool,
             pool_of,
             interpreters: Some(interpreters),
+            machines: MachineOptions { image, accelerator, ..MachineOptions::default() },
             journal: journal.clone(),
             require: require.parse::<Requirement>().map_err(value_error)?,
             denials: on_denial.map(handlers::listener).transpose()?,
@@ -174,11 +186,18 @@ impl Supervisor {
         Ok(Cell::new(cell, classes, backend.as_str(), template, self.inner.clone()))
     }
 
-    #[pyo3(signature = (imports, setup))]
-    fn template(&self, py: Python<'_>, imports: Vec<String>, setup: &str) -> PyResult<Template> {
+    #[pyo3(signature = (imports, setup, backend="process"))]
+    fn template(
+        &self,
+        py: Python<'_>,
+        imports: Vec<String>,
+        setup: &str,
+        backend: &str,
+    ) -> PyResult<Template> {
+        let backend = self::backend(backend)?;
         let imports = Imports::new(imports).map_err(value_error)?;
         let inner = py
-            .detach(|| self.inner.supervisor.template(&imports, setup))
+            .detach(|| self.inner.supervisor.template(backend, &imports, setup))
             .map_err(|error| spawn_error(py, &error))?;
         Ok(Template { inner, supervisor: self.inner.clone() })
     }

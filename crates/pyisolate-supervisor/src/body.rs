@@ -1,4 +1,4 @@
-//! What a cell lives in: a process of its own, or an interpreter in this one.
+//! What a cell lives in: a process of its own, an interpreter in this one, or a virtual machine.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use pyisolate_channel::GuestFds;
 
+use crate::groups::Placement;
 use crate::process::{Owner, Process};
+use crate::resident::{MachineEnd, Resident};
 
 /// Makes cells in sub-interpreters of this process. Implemented where CPython is linked, so that a
 /// host without it can own the other cells.
@@ -63,11 +65,13 @@ pub enum InterpreterEnd {
 }
 
 /// How a body ended, before it is known why.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum End {
     /// A process, with its wait status.
     Process(i32),
     Interpreter(InterpreterEnd),
+    /// A machine, before its guest could tell.
+    Machine(String),
 }
 
 /// What one cell lives in.
@@ -75,6 +79,7 @@ pub(crate) enum End {
 pub(crate) enum Body {
     Process(Process),
     Interpreter(Tenant),
+    Machine(Box<Resident>),
 }
 
 /// A guest in an interpreter of this process.
@@ -122,17 +127,38 @@ impl Body {
         })
     }
 
+    pub(crate) fn machine() -> Self {
+        Self::Machine(Box::new(Resident::new()))
+    }
+
     /// The process, if that is what it is.
     pub(crate) fn as_process(&self) -> Option<&Process> {
         match self {
             Self::Process(process) => Some(process),
+            Self::Interpreter(_) | Self::Machine(_) => None,
+        }
+    }
+
+    /// The machine, if that is what it is.
+    pub(crate) fn as_machine(&self) -> Option<&Resident> {
+        match self {
+            Self::Machine(resident) => Some(resident),
+            Self::Process(_) | Self::Interpreter(_) => None,
+        }
+    }
+
+    /// How it stands to its control group, where it can have one.
+    pub(crate) fn placement(&self) -> Option<&Placement> {
+        match self {
+            Self::Process(process) => Some(&process.placement),
+            Self::Machine(resident) => Some(&resident.placement),
             Self::Interpreter(_) => None,
         }
     }
 
     fn as_interpreter(&self) -> Option<&dyn Interpreter> {
         match self {
-            Self::Process(_) => None,
+            Self::Process(_) | Self::Machine(_) => None,
             Self::Interpreter(tenant) => tenant.get(),
         }
     }
@@ -141,6 +167,7 @@ impl Body {
         match self {
             Self::Process(process) => process.owner,
             Self::Interpreter(tenant) => tenant.owner,
+            Self::Machine(resident) => resident.owner,
         }
     }
 
@@ -149,6 +176,17 @@ impl Body {
         match self {
             Self::Process(process) => process.kill(),
             Self::Interpreter(tenant) => tenant.kill(),
+            Self::Machine(resident) => resident.kill(),
+        }
+    }
+
+    /// Has it stand still, or go on, where it can.
+    pub(crate) fn hold(&self, still: bool) {
+        match (self, still) {
+            (Self::Process(process), true) => process.stop(),
+            (Self::Process(process), false) => process.resume(),
+            (Self::Machine(resident), still) => resident.hold(still),
+            (Self::Interpreter(_), _) => {}
         }
     }
 
@@ -157,13 +195,16 @@ impl Body {
         match self {
             Self::Process(process) => process.has_exited(),
             Self::Interpreter(tenant) => tenant.get().is_none_or(|it| it.ended().is_some()),
+            Self::Machine(resident) => resident.has_exited(),
         }
     }
 
     /// Its end of the channel was closed, and what was in it read.
     pub(crate) fn channel_closed(&self) {
-        if let Self::Process(process) = self {
-            process.channel_closed();
+        match self {
+            Self::Process(process) => process.channel_closed(),
+            Self::Machine(resident) => resident.channel_closed(),
+            Self::Interpreter(_) => {}
         }
     }
 
@@ -172,16 +213,46 @@ impl Body {
         match self {
             Self::Process(process) => process.over().map(End::Process),
             Self::Interpreter(tenant) => tenant.get()?.ended().map(End::Interpreter),
+            Self::Machine(resident) => resident.over().map(|end| match end {
+                MachineEnd::Process(status) => End::Process(status),
+                MachineEnd::Lost(why) => End::Machine(why),
+            }),
         }
     }
 
-    /// Whether it is a template's zygote by now.
+    /// Whether it is a template by now: a zygote, or a machine that is to stand still.
     pub(crate) fn is_handed_over(&self) -> bool {
-        self.as_process().is_some_and(Process::is_handed_over)
+        match self {
+            Self::Process(process) => process.is_handed_over(),
+            Self::Machine(resident) => resident.is_handed_over(),
+            Self::Interpreter(_) => false,
+        }
+    }
+
+    /// From now on it lives without its channel.
+    pub(crate) fn hand_over(&self) {
+        match self {
+            Self::Process(process) => process.hand_over(),
+            Self::Machine(resident) => resident.hand_over(),
+            Self::Interpreter(_) => {}
+        }
+    }
+
+    /// Nobody is left who could say how it ends.
+    pub(crate) fn lost(&self) {
+        match self {
+            Self::Process(process) => process.lost(),
+            Self::Machine(resident) => resident.lost(),
+            Self::Interpreter(_) => {}
+        }
     }
 
     pub(crate) fn pid(&self) -> Option<i32> {
-        self.as_process()?.pid()
+        match self {
+            Self::Process(process) => process.pid(),
+            Self::Machine(resident) => resident.pid(),
+            Self::Interpreter(_) => None,
+        }
     }
 
     /// CPU time so far, in milliseconds; the last figure known once it ended.
@@ -189,14 +260,17 @@ impl Body {
         match self {
             Self::Process(process) => process.cpu_ms(),
             Self::Interpreter(tenant) => tenant.get().map_or(0, Interpreter::cpu_ms),
+            Self::Machine(resident) => resident.cpu_ms(),
         }
     }
 
-    /// Resident memory of a process, memory of an interpreter, in bytes; 0 once it ended.
+    /// Resident memory of a process, memory of an interpreter, what a machine does not share, in
+    /// bytes; 0 once it ended.
     pub(crate) fn resident_bytes(&self) -> u64 {
         match self {
             Self::Process(process) => process.resident_bytes(),
             Self::Interpreter(_) => self.own_bytes(),
+            Self::Machine(resident) => resident.monitor_bytes(),
         }
     }
 
@@ -208,6 +282,7 @@ impl Body {
                 let alive = tenant.get().filter(|it| it.ended().is_none());
                 alive.map_or(0, Interpreter::memory_bytes)
             }
+            Self::Machine(resident) => resident.own_bytes(),
         }
     }
 

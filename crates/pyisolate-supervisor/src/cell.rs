@@ -22,6 +22,7 @@ use crate::body::Body;
 use crate::delivery::Delivery;
 use crate::error::{Breach, Death, GuestFailure};
 use crate::event::{Denial, Event, Stats};
+use crate::groups::Placement;
 use crate::handler::HostCapability;
 use crate::incoming::Incoming;
 use crate::monitor::Monitor;
@@ -476,7 +477,7 @@ impl CellShared {
 
     pub(crate) fn stats(&self) -> Stats {
         let paced = lock(&self.state).paced_since;
-        let by_kernel = self.body.as_process().map(|process| process.placement.throttled());
+        let by_kernel = self.body.placement().map(Placement::throttled);
         let still = lock(&self.throttle).stands_still();
         let waits = [paced.map(|since| since.elapsed()), still, by_kernel];
         let waits: Duration = waits.into_iter().flatten().sum();

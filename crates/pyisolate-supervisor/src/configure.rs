@@ -14,7 +14,7 @@ use crate::cell::{CellShared, Settings, lock};
 use crate::error::{CellError, Death, SpawnError};
 use crate::grants;
 use crate::groups::group_limits;
-use crate::options::CellOptions;
+use crate::options::{Backend, CellOptions};
 use crate::pace::Paces;
 use crate::supervisor::Inner;
 
@@ -47,8 +47,11 @@ impl Inner {
     ) -> Result<(), SpawnError> {
         let limits = options.limits;
         let require = options.require.unwrap_or_else(|| self.require.clone());
-        if let Some(process) = cell.body.as_process() {
-            process.placement.limit(group_limits(&limits));
+        if let Some(placement) = cell.body.placement() {
+            placement.limit(match cell.body.as_machine() {
+                Some(resident) => resident.group_limits(&limits),
+                None => group_limits(&limits),
+            });
         }
         let report = cell.report(scope == Scope::Cell && require.needs_cgroup(options.backend));
         let mut lacking = require.lacking(options.backend, &report);
@@ -84,7 +87,7 @@ impl Inner {
             policy: Arc::new(policy),
             limits: limits.clone(),
             secrets: options.secrets,
-            takes_descriptors: true,
+            takes_descriptors: options.backend != Backend::Microvm,
             scratch,
             journal: journal.clone(),
         };

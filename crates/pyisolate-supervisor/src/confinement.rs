@@ -56,8 +56,11 @@ impl CellShared {
     /// The layers. `placed`: after the process is in its group, or cannot be.
     pub(crate) fn report(&self, placed: bool) -> Report {
         let mut report = lock(&self.state).ready.clone().unwrap_or_default();
-        match self.body.as_process() {
-            Some(process) if placed => report.layers.push(process.placement.layer()),
+        if let Some(resident) = self.body.as_machine() {
+            report = resident.report(&report);
+        }
+        match self.body.placement() {
+            Some(placement) if placed => report.layers.push(placement.layer()),
             Some(_) => {}
             None => report.add(LayerName::Cgroup, Status::Missing, THREADS_HAVE_NONE),
         }
@@ -118,7 +121,11 @@ fn layer_json(layer: &Layer) -> Value {
 
 /// The SHA-256 of a text, in hexadecimal digits.
 pub(crate) fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Takes out of a cell's own report what the kernel does not confirm from outside. A cell of a

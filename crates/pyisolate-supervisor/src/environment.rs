@@ -229,6 +229,11 @@ impl Environment {
     }
 
     /// What the launcher is told, in the order in which it reads it.
+    /// The guest runtime's shared object.
+    pub(crate) fn runtime(&self) -> &Path {
+        &self.inner.runtime
+    }
+
     pub(crate) fn launcher_arguments(&self) -> Vec<OsString> {
         let environment = &self.inner;
         let (major, minor) = environment.version;

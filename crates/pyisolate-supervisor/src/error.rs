@@ -10,6 +10,8 @@ use pyisolate_broker::journal::WriteError;
 use pyisolate_channel::ChannelError;
 use pyisolate_channel::control::ControlError;
 use pyisolate_jail::{Layer, RootError};
+use pyisolate_microvm::VmmError;
+use pyisolate_microvm::image::ImageError;
 use pyisolate_policy::{CellName, LimitError, LimitName};
 use thiserror::Error;
 
@@ -50,6 +52,8 @@ pub enum Death {
     Orphaned(String),
     /// Its interpreter in this process ended by itself.
     Interpreter(InterpreterEnd),
+    /// Its virtual machine ended by itself, or could not go on.
+    Machine(String),
 }
 
 impl fmt::Display for Death {
@@ -82,6 +86,7 @@ impl fmt::Display for Death {
                  interpreter's memory stays until this process ends",
             ),
             Self::Interpreter(_) => out.write_str("the cell's interpreter ended by itself"),
+            Self::Machine(why) => write!(out, "the cell's virtual machine ended: {why}"),
         }
     }
 }
@@ -282,9 +287,47 @@ pub enum SpawnError {
     /// The supervisor was made without the means to make sub-interpreters.
     #[error("this program cannot make sub-interpreter cells: use the process backend, or Python")]
     NoInterpreters,
-    /// A template, which is a process, was given for another backend.
-    #[error("a template's cells are processes: leave `template` out, or use the process backend")]
-    TemplateOfProcess,
+    /// A template was given for another backend than its own.
+    #[error(
+        "the template's cells are of backend={0:?}, not of {1:?}: leave `template` out, or make one \
+         with backend={1:?}"
+    )]
+    TemplateOfAnother(&'static str, &'static str),
+    /// There is nothing to make templates of.
+    #[error("a sub-interpreter starts anew each time: make the template with another backend")]
+    NoTemplates,
+    /// No machine could be made.
+    #[error(transparent)]
+    Machine(#[from] VmmError),
+    /// No image to make machines of.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// KVM does not work here, and nothing else was asked for.
+    #[error(
+        "microvm: no hardware virtualisation here ({0}); see docs/microvm.md to set up KVM, or ask for \
+         emulation by name, which is no hardware boundary: accel=\"tcg\", or \
+         PYISOLATE_MICROVM_ACCEL=tcg"
+    )]
+    NoAccelerator(String),
+    /// An accelerator that there is not.
+    #[error("PYISOLATE_MICROVM_ACCEL={0:?} is neither \"kvm\" nor \"tcg\"")]
+    AcceleratorName(String),
+    /// The image was built with another build of this.
+    #[error("the image {0} holds another build of the guest runtime: run `pyisolate image build`")]
+    StaleImage(String),
+    /// A limit that the machine itself cannot give.
+    #[error(
+        "mem_bytes={wanted} is over what a machine of {machine} bytes leaves to its cell, {left}: \
+         lower it, or raise PYISOLATE_MICROVM_MEMORY"
+    )]
+    MachineTooSmall {
+        /// What was asked for, in bytes.
+        wanted: u64,
+        /// The machine's memory, in bytes.
+        machine: u64,
+        /// What is left of it, in bytes.
+        left: u64,
+    },
     /// A limit was given that only a process can be held to.
     #[error("{0} holds for process cells alone: leave it out, or use the process backend")]
     LimitOfProcess(LimitName),

@@ -11,7 +11,6 @@ use pyisolate_policy::Limits;
 
 use crate::cell::{CellShared, lock};
 use crate::error::SpawnError;
-use crate::process::Process;
 
 /// How long a move is waited for before the report is given without it.
 const PLACING_PATIENCE: Duration = Duration::from_secs(5);
@@ -174,10 +173,10 @@ pub(crate) struct Groups {
 impl Groups {
     /// Puts a cell's process, which was born, into a group of its own.
     pub(crate) fn place(&self, cell: &CellShared) -> Result<(), SpawnError> {
-        let (Some(process), Some(cell)) = (cell.body.as_process(), cell.me.upgrade()) else {
+        let (Some(placement), Some(cell)) = (cell.body.placement(), cell.me.upgrade()) else {
             return Ok(());
         };
-        lock(&process.placement.state).asked_for = true;
+        lock(&placement.state).asked_for = true;
         let mut worker = lock(&self.worker);
         if worker.is_none() {
             let (queue, jobs) = channel();
@@ -229,15 +228,14 @@ fn work(jobs: &Receiver<Job>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
             Ok(Job::Place(cell)) => {
-                let Some(process) = cell.body.as_process() else { continue };
-                process.placement.settle(match &groups {
-                    Ok(groups) => place(groups, process, cell.number, &mut staying),
+                let Some(placement) = cell.body.placement() else { continue };
+                placement.settle(match &groups {
+                    Ok(groups) => place(groups, &cell, &mut staying),
                     Err(error) => Err(error.to_string()),
                 });
             }
             Ok(Job::Remove(cell)) => {
-                let Some(process) = cell.body.as_process() else { continue };
-                if let Some(group) = process.placement.take() {
+                if let Some(group) = cell.body.placement().and_then(Placement::take) {
                     cell.add_throttled(group.throttled());
                     staying.extend(Some(group).filter(|group| !group.remove()));
                 }
@@ -247,14 +245,9 @@ fn work(jobs: &Receiver<Job>) {
 }
 
 /// Makes a cell's group and moves its process there; else why not.
-fn place(
-    groups: &Cgroups,
-    process: &Process,
-    number: u32,
-    staying: &mut Vec<Group>,
-) -> Result<Group, String> {
-    let pid = process.pid().ok_or("the process ended before it was moved")?;
-    let group = groups.group(number).map_err(|error| error.to_string())?;
+fn place(groups: &Cgroups, cell: &CellShared, staying: &mut Vec<Group>) -> Result<Group, String> {
+    let pid = cell.body.pid().ok_or("the process ended before it was moved")?;
+    let group = groups.group(cell.number).map_err(|error| error.to_string())?;
     match group.add(pid) {
         Ok(()) => Ok(group),
         Err(error) => {

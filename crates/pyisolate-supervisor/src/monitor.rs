@@ -230,15 +230,13 @@ impl Monitor {
         cell.body.kill();
         let _ = cell.control.mark_dead();
         cell.read_rest();
-        if let Some(process) = cell.body.as_process() {
-            process.lost();
-        }
+        cell.body.lost();
         lock(&self.cells).remove(&number);
         cell.bury(death);
         self.groups.remove(&cell);
     }
 
-    fn bury_if_over(&self, cell: &Arc<CellShared>) {
+    pub(crate) fn bury_if_over(&self, cell: &Arc<CellShared>) {
         if let Some(end) = cell.body.over() {
             lock(&self.cells).remove(&cell.number);
             cell.bury(death_of(end, cell));
@@ -332,9 +330,10 @@ fn death_of(end: End, cell: &CellShared) -> Death {
         End::Process(status) => status,
         End::Interpreter(InterpreterEnd::OutOfMemory) => return out_of_memory(None),
         End::Interpreter(end) => return Death::Interpreter(end),
+        End::Machine(why) => return Death::Machine(why),
     };
     const SIGKILL: i32 = 9;
-    let placement = cell.body.as_process().map(|process| &process.placement);
+    let placement = cell.body.placement();
     let limit = cell.settings.get().map_or(u64::MAX, |settings| settings.limits.cpu_ms);
     let used = cell.body.cpu_ms();
     // As wait(2) lays it out: the signal in the low seven bits, the exit status above.

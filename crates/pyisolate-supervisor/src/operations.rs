@@ -138,9 +138,7 @@ impl CellShared {
 
     /// Ends a template's time as a cell: it goes on as a zygote, and its channel is closed.
     pub(crate) fn hand_over(&self) -> Result<(), CellError> {
-        if let Some(process) = self.body.as_process() {
-            process.hand_over();
-        }
+        self.body.hand_over();
         self.tell(&ToGuest::Stop)
     }
 

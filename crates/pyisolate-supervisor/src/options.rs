@@ -12,6 +12,7 @@ use crate::body::Interpreters;
 use crate::environment::Environment;
 use crate::event::Denial;
 use crate::handler::HostCapability;
+use crate::machines::MachineOptions;
 use crate::require::Requirement;
 
 /// What a supervisor is made with.
@@ -25,6 +26,8 @@ pub struct SupervisorOptions {
     pub pool_of: Backend,
     /// How cells in sub-interpreters are made, where CPython is there.
     pub interpreters: Option<Arc<dyn Interpreters>>,
+    /// What cells in virtual machines are made of.
+    pub machines: MachineOptions,
     /// How requests are answered.
     pub broker: BrokerOptions,
     /// Who hears of every refusal. What finds the channel full is not told there.
@@ -45,6 +48,7 @@ impl SupervisorOptions {
             warm_pool: 0,
             pool_of: Backend::Process,
             interpreters: None,
+            machines: MachineOptions::default(),
             broker,
             denials: None,
             require: Requirement::default(),
@@ -61,6 +65,8 @@ pub enum Backend {
     Process,
     /// Around a thread of this process with an interpreter of its own.
     Subinterpreter,
+    /// Around a virtual machine of its own.
+    Microvm,
 }
 
 impl Backend {
@@ -70,6 +76,7 @@ impl Backend {
         match self {
             Self::Process => "process",
             Self::Subinterpreter => "subinterpreter",
+            Self::Microvm => "microvm",
         }
     }
 }

@@ -281,12 +281,12 @@ impl Process {
     }
 }
 
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// User and system time of all threads, ended ones included, in milliseconds.
-fn group_cpu_ms(pid: i32) -> Option<u64> {
+pub(crate) fn group_cpu_ms(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name in parentheses that may hold anything.
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);

@@ -68,7 +68,7 @@ impl Requirement {
     pub(crate) fn needs_cgroup(&self, backend: Backend) -> bool {
         match self {
             Self::Default | Self::None => false,
-            Self::Hardened => backend == Backend::Process,
+            Self::Hardened => backend != Backend::Subinterpreter,
             Self::Layers(names) => names.contains(&LayerName::Cgroup),
         }
     }
@@ -102,13 +102,25 @@ impl Requirement {
 
 /// What the backend's promise rests on, and how far it has to be enforced.
 fn promised(backend: Backend) -> &'static [(LayerName, Status)] {
-    use LayerName::{Capabilities, Descriptors, Environment, NoNewPrivileges, Rlimits, Seccomp};
+    use LayerName::{
+        Capabilities, Descriptors, Environment, NoNewPrivileges, Rlimits, Seccomp, VirtualMachine,
+    };
     use Status::{Enforced, Partial};
     match backend {
         Backend::Process => &[
             (Seccomp, Enforced),
             (NoNewPrivileges, Enforced),
             // A bounding set, or the variable that says where libraries lie, is no way out.
+            (Capabilities, Partial),
+            (Descriptors, Enforced),
+            (Environment, Partial),
+            (Rlimits, Partial),
+        ],
+        // Emulation is what somebody asked for by name.
+        Backend::Microvm => &[
+            (VirtualMachine, Partial),
+            (Seccomp, Enforced),
+            (NoNewPrivileges, Enforced),
             (Capabilities, Partial),
             (Descriptors, Enforced),
             (Environment, Partial),
@@ -129,11 +141,30 @@ fn hardened(backend: Backend) -> &'static [(LayerName, Status)] {
     use LayerName::{
         Capabilities, Cgroup, Descriptors, Environment, IpcNamespace, Landlock, MountNamespace,
         NetworkNamespace, NoNewPrivileges, PidNamespace, Process, Rlimits, Root, Seccomp,
-        UserNamespace, UtsNamespace,
+        UserNamespace, UtsNamespace, VirtualMachine,
     };
     use Status::{Enforced, Partial};
     match backend {
         Backend::Process => &[
+            (UserNamespace, Enforced),
+            (PidNamespace, Enforced),
+            (MountNamespace, Enforced),
+            (IpcNamespace, Enforced),
+            (UtsNamespace, Enforced),
+            (NetworkNamespace, Enforced),
+            (Root, Enforced),
+            (Capabilities, Enforced),
+            (NoNewPrivileges, Enforced),
+            (Landlock, Partial),
+            (Seccomp, Enforced),
+            (Rlimits, Enforced),
+            (Descriptors, Enforced),
+            (Environment, Enforced),
+            (Process, Enforced),
+            (Cgroup, Enforced),
+        ],
+        Backend::Microvm => &[
+            (VirtualMachine, Enforced),
             (UserNamespace, Enforced),
             (PidNamespace, Enforced),
             (MountNamespace, Enforced),

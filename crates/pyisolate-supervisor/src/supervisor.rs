@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use pyisolate_broker::{Broker, Journal, Run};
 use pyisolate_channel::control::{Control, Fork};
 use pyisolate_channel::{DEFAULT_RING_BYTES, pair};
-use pyisolate_policy::{CellName, Imports, LimitName, Limits};
+use pyisolate_microvm::Sharing;
+use pyisolate_policy::{CellName, LimitName};
 
 use crate::body::{Body, Interpreters, OnEnd};
 use crate::cell::{CellShared, lock};
@@ -20,17 +21,18 @@ use crate::environment::Environment;
 use crate::error::{Death, SpawnError};
 use crate::event::Denial;
 use crate::handle::Cell;
+use crate::machines::Machines;
 use crate::monitor::Monitor;
 use crate::options::{Backend, CellOptions, SupervisorOptions};
-use crate::outbound::Patience;
-use crate::process::{Owner, Process};
+use crate::process::Owner;
 use crate::programs::Programs;
 use crate::require::Requirement;
+use crate::template::Template;
 use crate::zygote::Zygote;
 
 /// How long a process may take to become a cell. Cold, that is two interpreter starts and the
 /// building of a root: well under a second, unless the machine is starved.
-const BIRTH_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const BIRTH_PATIENCE: Duration = Duration::from_secs(30);
 /// How long shutting down waits for interpreters to be taken apart: some ten milliseconds each.
 const UNMAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pool that is half full waits before it forks again: the caller who just took a cell
@@ -46,15 +48,15 @@ const TRIES: usize = 4;
 /// Owns cells. Dropping it ends them all.
 #[derive(Debug)]
 pub struct Supervisor {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     owner: Owner,
-    environment: Environment,
-    monitor: Arc<Monitor>,
+    pub(crate) environment: Environment,
+    pub(crate) monitor: Arc<Monitor>,
     pub(crate) broker: Arc<Broker>,
     programs: Arc<Programs>,
     /// Until the supervisor is shut down: who listens may be whoever holds it.
@@ -67,31 +69,12 @@ pub(crate) struct Inner {
     names: Mutex<HashMap<CellName, Option<Weak<CellShared>>>>,
     next_number: AtomicU32,
     interpreters: Option<Arc<dyn Interpreters>>,
+    pub(crate) machines: Machines,
     pool: Mutex<Vec<Arc<CellShared>>>,
     pool_of: Backend,
     pool_size: usize,
     pool_changed: Condvar,
     shut_down: AtomicBool,
-}
-
-/// A zygote that has imported modules or run set-up code: cells that are forked from it start with
-/// what it did, and share its memory. Dropping it ends it and its cells.
-#[derive(Debug)]
-pub struct Template {
-    zygote: Arc<Zygote>,
-    process: Arc<CellShared>,
-    supervisor: Weak<Inner>,
-}
-
-impl Drop for Template {
-    fn drop(&mut self) {
-        if !self.process.body.owner().is_this() {
-            return;
-        }
-        self.zygote.shut_down();
-        // It ran set-up code, and may not do as it is told.
-        self.process.condemn(Death::Killed);
-    }
 }
 
 impl Supervisor {
@@ -118,6 +101,7 @@ impl Supervisor {
             names: Mutex::default(),
             next_number: AtomicU32::new(1),
             interpreters: options.interpreters,
+            machines: Machines::new(options.machines),
             pool: Mutex::default(),
             pool_of: options.pool_of,
             pool_size: options.warm_pool,
@@ -154,8 +138,11 @@ impl Supervisor {
         let name = options.name.clone();
         inner.reserve(&name)?;
         let made = match template {
-            Some(_) if options.backend != Backend::Process => Err(SpawnError::TemplateOfProcess),
             None => again_if_killed(|| {
+                if options.backend == Backend::Microvm {
+                    let base = inner.machine_base()?;
+                    base.check(&base.snapshot, &options.limits)?;
+                }
                 let cell = match inner.take_ready(options.backend) {
                     Some(cell) => cell,
                     None => inner.make_of(options.backend)?,
@@ -175,56 +162,6 @@ impl Supervisor {
                 Err(error)
             }
         }
-    }
-
-    /// Makes a template: a zygote, in its own jail, that has imported `imports` and run `setup`.
-    ///
-    /// # Errors
-    /// [`SpawnError::Setup`] with the guest's traceback if the set-up raised.
-    pub fn template(&self, imports: &Imports, setup: &str) -> Result<Template, SpawnError> {
-        again_if_killed(|| self.make_template(imports, setup))
-    }
-
-    fn make_template(&self, imports: &Imports, setup: &str) -> Result<Template, SpawnError> {
-        let inner = &self.inner;
-        let zygote = inner.zygote()?;
-        let (ours, theirs) = Control::pair()?;
-        let cell = inner.make(&zygote, Some(theirs))?;
-        let name = CellName::new(&format!("template-{}", cell.number))
-            .unwrap_or_else(|error| unreachable!("a word and a number make a cell name: {error}"));
-        let limits = Limits::default();
-        // The wall time limit is to end set-up that takes too long, and to be what is told.
-        let patience = Duration::from_millis(limits.wall_time_ms) + BIRTH_PATIENCE;
-        inner.configure(
-            &cell,
-            CellOptions { limits, ..CellOptions::new(name) },
-            Scope::Template,
-        )?;
-        let mut source = String::new();
-        for module in imports.names() {
-            source.push_str("import ");
-            source.push_str(module);
-            source.push('\n');
-        }
-        let serving = (|| {
-            for source in [source.as_str(), setup] {
-                let operation = cell.exec(source, &Patience::default())?;
-                cell.result(&operation, Some(patience), "set-up")?;
-            }
-            Ok(())
-        })();
-        if let Err(error) = serving {
-            cell.condemn(Death::Killed);
-            return Err(SpawnError::Setup(error));
-        }
-        if let Some(threads @ 2..) = cell.body.as_process().and_then(Process::threads) {
-            cell.condemn(Death::Killed);
-            return Err(SpawnError::SetupThreads(threads - 1));
-        }
-        // Told to stop, a template's process does not end: it serves forks on its own socket.
-        cell.hand_over().map_err(SpawnError::Setup)?;
-        let zygote = Zygote::of_template(inner.number(), ours, &inner.monitor)?;
-        Ok(Template { zygote, process: cell, supervisor: Arc::downgrade(inner) })
     }
 
     /// The names of the cells that are alive.
@@ -303,7 +240,9 @@ impl Drop for Supervisor {
 
 /// Makes something, and makes it again where somebody killed the process that it was to come from, or
 /// its own before anybody had it: the caller notices nothing but time.
-fn again_if_killed<T>(make: impl Fn() -> Result<T, SpawnError>) -> Result<T, SpawnError> {
+pub(crate) fn again_if_killed<T>(
+    make: impl Fn() -> Result<T, SpawnError>,
+) -> Result<T, SpawnError> {
     for _ in 1..TRIES {
         match make() {
             Err(error) if error.is_of_a_kill() => {
@@ -313,25 +252,6 @@ fn again_if_killed<T>(make: impl Fn() -> Result<T, SpawnError>) -> Result<T, Spa
         }
     }
     make()
-}
-
-impl Template {
-    fn spawn(&self, inner: &Inner, options: CellOptions) -> Result<Arc<CellShared>, SpawnError> {
-        let made = inner.make(&self.zygote, None).and_then(|cell| {
-            inner.configure(&cell, options, Scope::Cell)?;
-            Ok(cell)
-        });
-        made.map_err(|error| match self.zygote.ended() {
-            Some(why) => SpawnError::TemplateGone(why.to_owned()),
-            None => error,
-        })
-    }
-
-    /// Whether its process still serves.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        !self.zygote.is_gone() && self.supervisor.strong_count() > 0
-    }
 }
 
 /// Whether an entry of the table of names stands for a cell that is alive or being made.
@@ -344,7 +264,11 @@ fn is_dead(cell: &CellShared) -> bool {
 }
 
 impl Inner {
-    fn number(&self) -> u32 {
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn number(&self) -> u32 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -367,7 +291,7 @@ impl Inner {
     }
 
     /// The zygote that serves; a new one if it ended or none was started yet.
-    fn zygote(&self) -> Result<Arc<Zygote>, SpawnError> {
+    pub(crate) fn zygote(&self) -> Result<Arc<Zygote>, SpawnError> {
         let mut current = lock(&self.zygote);
         if self.shut_down.load(Ordering::SeqCst) {
             return Err(SpawnError::ShutDown);
@@ -384,7 +308,7 @@ impl Inner {
     }
 
     /// Forks a process off a zygote and waits until it is confined.
-    fn make(
+    pub(crate) fn make(
         &self,
         zygote: &Zygote,
         template: Option<Control>,
@@ -415,7 +339,7 @@ impl Inner {
     }
 
     /// Waits until a new cell is confined.
-    fn await_ready(&self, cell: Arc<CellShared>) -> Result<Arc<CellShared>, SpawnError> {
+    pub(crate) fn await_ready(&self, cell: Arc<CellShared>) -> Result<Arc<CellShared>, SpawnError> {
         let deadline = Instant::now() + BIRTH_PATIENCE;
         match cell.wait(Some(deadline), |state| state.ready.is_some().then_some(())) {
             Ok(Some(())) => {
@@ -444,6 +368,10 @@ impl Inner {
         match backend {
             Backend::Process => self.zygote().and_then(|zygote| self.make(&zygote, None)),
             Backend::Subinterpreter => self.make_interpreter(),
+            Backend::Microvm => {
+                let base = self.machine_base()?;
+                self.make_machine(&base.vmm, &base.snapshot, Sharing::Private)
+            }
         }
     }
 
@@ -462,7 +390,7 @@ impl Inner {
         });
         match (interpreters.start(guest, on_end), &cell.body) {
             (Ok(interpreter), Body::Interpreter(tenant)) => tenant.move_in(interpreter),
-            (Ok(interpreter), Body::Process(_)) => interpreter.stop(),
+            (Ok(interpreter), _) => interpreter.stop(),
             (Err(error), _) => {
                 self.monitor.cell_lost(cell.number, Death::Unborn(error.to_string()));
                 return Err(SpawnError::Interpreter(error));
@@ -513,8 +441,8 @@ impl Inner {
             }
             match self.make_of(self.pool_of) {
                 Ok(cell) => {
-                    if let Some(process) = cell.body.as_process() {
-                        process.placement.wait();
+                    if let Some(placement) = cell.body.placement() {
+                        placement.wait();
                     }
                     lock(&self.pool).push(cell);
                 }

@@ -87,11 +87,11 @@ impl CellShared {
 
     /// Stops the cell's process, or lets it go on, as its rate asks for.
     pub(crate) fn keep_to_cpu_rate(&self, cpu_ms: u64) {
-        let (Some(rate), Some(process)) = (self.rate(), self.body.as_process()) else { return };
+        let Some(rate) = self.rate() else { return };
         match lock(&self.throttle).step(Instant::now(), cpu_ms, rate) {
-            Some(Step::Stop) => process.stop(),
+            Some(Step::Stop) => self.body.hold(true),
             Some(Step::Resume(stood_still)) => {
-                process.resume();
+                self.body.hold(false);
                 self.add_throttled(stood_still);
             }
             None => {}

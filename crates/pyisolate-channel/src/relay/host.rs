@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use pyisolate_abi::frame::Frame;
 use pyisolate_abi::message::{Answer, ToGuest, ToHost};
@@ -44,23 +43,23 @@ fn lock(lent: &LentBuffers) -> std::sync::MutexGuard<'_, HashMap<u32, Lent>> {
 ///
 /// # Errors
 /// The kernel has no thread to give.
-pub fn relay_host<S: Read + Write + Send + 'static>(
+pub fn relay_host(
     end: GuestEnd,
-    from_machine: S,
-    to_machine: S,
+    from_machine: impl Read + Send + 'static,
+    to_machine: impl Write + Send + 'static,
     ended: impl FnOnce(RelayEnd) + Send + 'static,
-) -> io::Result<[JoinHandle<()>; 2]> {
+) -> io::Result<()> {
     let GuestEnd { writer, reader, descriptors, control } = end;
     let lent = LentBuffers::default();
     let lent_too = Arc::clone(&lent);
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let control_too = control.clone();
-    let down = thread("pyisolate-to-vm").spawn(move || {
+    thread("pyisolate-to-vm").spawn(move || {
         // What went wrong the other thread finds out as well: the stream's end.
         let _ = pass_down(reader, descriptors, &lent_too, StreamWriter::new(to_machine));
         drop(control_too);
     })?;
-    let up = thread("pyisolate-from-vm").spawn(move || {
+    thread("pyisolate-from-vm").spawn(move || {
         let end = match pass_up(writer, &lent, StreamReader::new(from_machine)) {
             Ok(Some(told)) => RelayEnd::Told(told),
             Ok(None) => RelayEnd::Gone,
@@ -70,7 +69,7 @@ pub fn relay_host<S: Read + Write + Send + 'static>(
         // The other thread comes back and lets go of its half, which closes the channel's socket.
         let _ = control.mark_dead();
     })?;
-    Ok([up, down])
+    Ok(())
 }
 
 /// The host's records, until the channel is marked dead.

@@ -13,7 +13,8 @@ use super::ImageError;
 
 /// The mode of folders: what is in an image may be a secret.
 const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+/// The folder keeps others out. A machine's monitor is another user, and is shown the files alone.
+const FILE_MODE: u32 = 0o644;
 
 /// What lets others write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
