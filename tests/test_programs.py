@@ -106,12 +106,21 @@ type Run = Callable[..., tuple[Outcome, pyisolate.Cell]]
 
 
 @pytest.fixture
-def run_in_cell(cell: Callable[..., pyisolate.Cell]) -> Run:
+def descriptors() -> bool:
+    """Whether cells are handed descriptors."""
+    return True
+
+
+either_way = pytest.mark.parametrize("descriptors", [True, False], ids=["descriptors", "messages"])
+
+
+@pytest.fixture
+def run_in_cell(cell: Callable[..., pyisolate.Cell], descriptors: bool) -> Run:
     """Runs a program in a cell: its outcome, and the cell."""
 
     def run(program: Program, policy: Policy) -> tuple[Outcome, pyisolate.Cell]:
         clear(program.target)
-        guest = cell(policy=policy, secrets=program.secrets)
+        guest = cell(policy=policy, secrets=program.secrets, descriptors=descriptors)
         argv = [program.name, *map(str, program.arguments)]
         guest.exec(f"import sys; sys.argv = {argv!r}").wait(PATIENCE)
         source = (PROGRAMS / f"{program.name}.py").read_text(encoding="utf-8")
@@ -278,6 +287,7 @@ def fetch_requests(sites: tuple[Server, Server], reach: Reach) -> Program:
     return browsing("fetch_requests", ["hashlib", "io", "requests", "urllib3"], sites, reach)
 
 
+@either_way
 def test_pages_by_urllib(run_in_cell, fetch_urllib):
     assert_same(run_in_cell, fetch_urllib)
 
@@ -287,6 +297,7 @@ def test_pages_by_urllib_name_what_they_lack(run_in_cell, fetch_urllib, missing)
     assert_names_what_is_missing(run_in_cell, fetch_urllib, fetch_urllib.grants[missing])
 
 
+@either_way
 def test_pages_by_requests(run_in_cell, fetch_requests):
     assert_same(run_in_cell, fetch_requests)
 

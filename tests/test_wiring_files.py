@@ -48,15 +48,21 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
+def descriptors() -> bool:
+    """Whether the cell is handed descriptors."""
+    return True
+
+
+@pytest.fixture
 def outcome(
-    cell: Callable[..., pyisolate.Cell], folders: tuple[Path, Path]
+    cell: Callable[..., pyisolate.Cell], folders: tuple[Path, Path], descriptors: bool
 ) -> Callable[[str], Any]:
     """`outcome(source)`: what `result` is in a cell after this source."""
     given, made = folders
     policy = pyisolate.Policy().grant(
         pyisolate.ReadPath(given), pyisolate.ReadPath(made), pyisolate.WritePath(made)
     )
-    guest = cell(policy=policy, allowed_imports=IMPORTS)
+    guest = cell(policy=policy, allowed_imports=IMPORTS, descriptors=descriptors)
 
     def run_it(source: str) -> Any:
         places = f"IN, OUT, BESIDE = {str(given)!r}, {str(made)!r}, {str(given.parent)!r}\n"
@@ -151,16 +157,21 @@ READS = {
     ),
     "numpy": (
         "import numpy\n"
-        "result = numpy.loadtxt(IN + '/below/table.csv', delimiter=',', skiprows=1).sum()"
-        " + numpy.fromfile(IN + '/bytes', dtype='u1').sum()",
-        10.0 + 255 * 128 * 4096,
+        "result = numpy.loadtxt(IN + '/below/table.csv', delimiter=',', skiprows=1).sum()",
+        10.0,
     ),
 }
 
 
+@pytest.mark.parametrize("descriptors", [True, False], ids=["descriptors", "messages"])
 @pytest.mark.parametrize(("source", "expected"), READS.values(), ids=READS)
 def test_what_is_granted_is_read(outcome, source, expected):
     assert outcome(source) == expected
+
+
+def test_numpy_reads_by_a_descriptor(outcome):
+    source = "import numpy; result = int(numpy.fromfile(IN + '/bytes', dtype='u1').sum())"
+    assert outcome(source) == 255 * 128 * 4096
 
 
 WRITES = {
@@ -343,6 +354,7 @@ result = result and fs.exists(OUT) and fs.read(OUT + '/t', 1, 2) == b'ex'
 }
 
 
+@pytest.mark.parametrize("descriptors", [True, False], ids=["descriptors", "messages"])
 @pytest.mark.parametrize("source", ROUND_TRIPS.values(), ids=ROUND_TRIPS)
 def test_what_was_written_is_read_again(outcome, source):
     assert outcome(source) is True

@@ -121,17 +121,22 @@ def outcome_in(guest: pyisolate.Cell, source: str, **names: object) -> Any:
     return guest.recv(PATIENCE)
 
 
-@pytest.fixture(params=["streams", "http"])
+@pytest.fixture(params=["streams", "messages", "http"])
 def browse(
     request: pytest.FixtureRequest, cell: Callable[..., pyisolate.Cell], site: int
 ) -> Callable[[str], Any]:
-    """What `result` is in a cell that may speak with the site, by a stream or by HTTP alone."""
+    """What `result` is in a cell that may speak with the site: by a stream, as a descriptor or by
+    messages, or by HTTP alone."""
     grant = (
-        pyisolate.ConnectTCP("127.0.0.1", site)
-        if request.param == "streams"
-        else pyisolate.Http(f"http://127.0.0.1:{site}/", methods=["*"])
+        pyisolate.Http(f"http://127.0.0.1:{site}/", methods=["*"])
+        if request.param == "http"
+        else pyisolate.ConnectTCP("127.0.0.1", site)
     )
-    guest = cell(policy=pyisolate.Policy().grant(grant), allowed_imports=IMPORTS)
+    guest = cell(
+        policy=pyisolate.Policy().grant(grant),
+        allowed_imports=IMPORTS,
+        descriptors=request.param != "messages",
+    )
     return lambda source: outcome_in(guest, source, PORT=site, URL=f"http://127.0.0.1:{site}")
 
 
@@ -302,14 +307,17 @@ result = [r.status, r.headers["location"], r.ok, net.http("GET", URL + "/redirec
     assert told == [302, "/there", True, "/there", 10, len(BIG) - 10, "a=1, b=2"]
 
 
-@pytest.fixture
-def speak(cell: Callable[..., pyisolate.Cell], echo: int) -> Callable[[str], Any]:
+@pytest.fixture(params=["descriptors", "messages"])
+def speak(
+    request: pytest.FixtureRequest, cell: Callable[..., pyisolate.Cell], echo: int
+) -> Callable[[str], Any]:
     """What `result` is in a cell that may connect to the echo."""
     policy = pyisolate.Policy().grant(
         pyisolate.ConnectTCP("127.0.0.1", echo),
         pyisolate.ConnectTCP("localhost", echo, private=True),
     )
-    guest = cell(policy=policy, allowed_imports=IMPORTS)
+    descriptors = request.param == "descriptors"
+    guest = cell(policy=policy, allowed_imports=IMPORTS, descriptors=descriptors)
     return lambda source: outcome_in(guest, source, PORT=echo)
 
 

@@ -114,6 +114,7 @@ class Supervisor:
         trusted_types: Iterable[type] | None = None,
         template: Template | None = None,
         require: Require | None = None,
+        descriptors: bool = True,
         wall_time_ms: int | None = None,
         cpu_ms: int | None = None,
         cpu_rate_max: float | None = None,
@@ -152,6 +153,9 @@ class Supervisor:
         `template`: start from what a template of this supervisor has imported and set up.
         `require`: which layers must hold, instead of what the supervisor requires;
         `ConfinementError` if one does not, before any guest code runs.
+        `descriptors`: whether files to read and connections come as descriptors, at the kernel's
+        speed. If not, every byte of them passes the broker: slower, but counted exactly, and a
+        changed policy holds for the next piece of a file that is being read.
 
         Limits, each but `cpu_rate_max` on by default; a cell that reaches one with an error is
         ended, and past a rate it waits. One that is given here wins over the policy's:
@@ -213,6 +217,7 @@ class Supervisor:
             secrets={**handed.secrets, **(secrets or {})},
             capabilities=handed.own,
             require=None if require is None else _required(require),
+            descriptors=descriptors,
         )
 
     def template(

@@ -149,6 +149,20 @@ impl<'v> Payload<'v> {
         })
     }
 
+    /// A list (or tuple) of ints from 0 up.
+    pub(crate) fn sizes(&mut self, key: &str) -> Result<Vec<u64>, Failure> {
+        let list = self.typed(key, "a list of ints from 0 to 2**63-1", |value| {
+            items(value)?
+                .iter()
+                .map(|item| match item {
+                    Value::Int(value) => u64::try_from(*value).ok(),
+                    _ => None,
+                })
+                .collect()
+        })?;
+        Ok(list.unwrap_or_default())
+    }
+
     /// A list (or tuple) of str.
     pub(crate) fn texts(&mut self, key: &str) -> Result<Vec<&'v str>, Failure> {
         let list = self.typed(key, "a list of str", |value| {

@@ -51,7 +51,7 @@ pub struct Session {
     cancel: Cancel,
     /// Files that are open for the guest.
     pub(crate) files: filesystem::Open,
-    /// Answers that are being read, sockets that were handed over.
+    /// Connections, and answers that are being read.
     pub(crate) streams: network::Streams,
     /// The seeded generator.
     pub(crate) random: random::Generator,
@@ -244,6 +244,7 @@ impl Session {
     pub fn end(&self) {
         self.cancel.cancel();
         self.files.close_all();
+        self.streams.end();
     }
 
     /// Tells work that the cell is gone.

@@ -469,6 +469,8 @@ _OURS = "<pyisolate "
 
 
 def _flush():
+    """Sends what the operation wrote and nothing has taken yet."""
+    wiring.settle()
     for stream in (sys.stdout, sys.stderr):
         try:
             if type(stream) is not _Output or stream._held:

@@ -11,7 +11,7 @@ use crate::ffi::{self, Object, PyResult};
 
 /// Name in tracebacks, and text. The first two are the runtime and what wires the standard library; the
 /// others are the wiring's parts.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 13] = [
     ("runtime", include_str!("runtime.py")),
     ("hooks", include_str!("stdlib/hooks.py")),
     ("broker", include_str!("stdlib/broker.py")),
@@ -24,6 +24,7 @@ const SOURCES: [(&str, &str); 12] = [
     ("objects", include_str!("stdlib/objects.py")),
     ("processes", include_str!("stdlib/processes.py")),
     ("sockets", include_str!("stdlib/sockets.py")),
+    ("streams", include_str!("stdlib/streams.py")),
 ];
 /// How many of them come before the parts.
 const WHOLE_MODULES: usize = 2;

@@ -133,7 +133,7 @@ impl Supervisor {
     /// `granted` is what stands beside the policy, from the objects for the built-in capabilities.
     #[pyo3(signature = (
         name, limits, imports, trusted, template=None, *, backend="process", policy=None, follows_document=false,
-        granted=None, secrets=None, capabilities=None, require=None
+        granted=None, secrets=None, capabilities=None, require=None, descriptors=true
     ))]
     #[expect(clippy::too_many_arguments, reason = "the keywords of the Python method")]
     fn spawn(
@@ -151,6 +151,7 @@ impl Supervisor {
         secrets: Option<&Bound<'_, PyDict>>,
         capabilities: Option<&Bound<'_, PyDict>>,
         require: Option<&str>,
+        descriptors: bool,
     ) -> PyResult<Cell> {
         let forked_from = template.as_ref().map(Py::get);
         if let Some(template) = forked_from
@@ -174,6 +175,7 @@ impl Supervisor {
             policy,
             granted: granted.map(|granted| granted.get().0.rules.clone()).unwrap_or_default(),
             follows_document,
+            hand_descriptors: descriptors,
             secrets: secrets.map(secret_values).transpose()?.unwrap_or_default(),
             capabilities: capabilities.unwrap_or_default(),
             ..CellOptions::new(CellName::new(name).map_err(value_error)?)

@@ -87,7 +87,8 @@ impl Inner {
             policy: Arc::new(policy),
             limits: limits.clone(),
             secrets: options.secrets,
-            takes_descriptors: options.backend != Backend::Microvm,
+            // None can be carried into a machine.
+            takes_descriptors: options.hand_descriptors && options.backend != Backend::Microvm,
             scratch,
             journal: journal.clone(),
         };

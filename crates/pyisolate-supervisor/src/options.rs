@@ -102,6 +102,9 @@ pub struct CellOptions {
     /// Whether `policy` came from a document, and follows it in
     /// [`reload_policy`](crate::Supervisor::reload_policy).
     pub follows_document: bool,
+    /// Whether files that it reads and connections are handed to it as descriptors, which it uses at
+    /// the kernel's speed. If not, every byte of them passes the broker.
+    pub hand_descriptors: bool,
     /// The values behind the names of secrets; the policy says what may be done with them.
     pub secrets: BTreeMap<String, SecretValue>,
     /// What its confinement is held to; `None`: what the supervisor's cells are.
@@ -124,6 +127,7 @@ impl CellOptions {
             policy: None,
             granted: Vec::new(),
             follows_document: false,
+            hand_descriptors: true,
             secrets: BTreeMap::new(),
             require: None,
             capabilities: BTreeMap::new(),

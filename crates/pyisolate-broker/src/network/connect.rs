@@ -11,7 +11,7 @@ use super::TIMEOUT_SECONDS;
 use super::address::{allowed, route};
 use super::line::{Turn, dial};
 use crate::outcome::{Failure, Granted, Refusal};
-use crate::payload::{Payload, record};
+use crate::payload::{Payload, int, record};
 use crate::session::Session;
 use crate::task::{Pace, Task};
 
@@ -75,25 +75,32 @@ impl Task for Connect {
         if self.is_for_http(session) {
             return Ok(record([("http", Value::Bool(true))]).into());
         }
-        if !session.takes_descriptors() {
-            let text = "this cell's backend carries no TCP streams: use network.http";
-            return Err(failure(Errno::OPNOTSUPP, text).into());
-        }
         session.check(&self.act)?;
         session.streams.has_room()?;
         session.use_network_op()?;
         let turn = Turn::new(session, self.timeout);
         let addresses = route(turn, &self.act, self.port)?;
         let dialled = dial(turn, &addresses)?;
-        let (peer, act) = (dialled.peer, self.act);
-        let descriptor = session.streams.hand_out(session, dialled, act)?;
+        let peer = dialled.peer;
         let family = if peer.is_ipv4() { "inet" } else { "inet6" };
-        let value = record([
+        let told = [
             ("address", Value::Text(peer.ip().to_string())),
             ("port", Value::Int(peer.port().into())),
             ("family", Value::Text(family.to_owned())),
-        ]);
-        Ok(Granted { value, descriptor: Some(descriptor) })
+        ];
+        if session.takes_descriptors() {
+            let descriptor = session.streams.hand_out(session, dialled, self.act)?;
+            return Ok(Granted { value: record(told), descriptor: Some(descriptor) });
+        }
+        // What a socket of the guest's own would tell it.
+        let own = dialled.socket.local_addr().map_err(|error| Failure::io(&error))?;
+        let handle = session.streams.held().keep_connection(session, dialled, self.act)?;
+        let by_handle = [
+            ("handle", int(handle)),
+            ("own_address", Value::Text(own.ip().to_string())),
+            ("own_port", Value::Int(own.port().into())),
+        ];
+        Ok(record(told.into_iter().chain(by_handle)).into())
     }
 }
 

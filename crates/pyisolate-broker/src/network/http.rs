@@ -78,7 +78,7 @@ impl Task for Request {
     }
 
     fn perform(self: Box<Self>, session: &Session) -> Result<Granted, Refusal> {
-        session.streams.has_room_for_body()?;
+        session.streams.held().has_room_for_answer()?;
         let turn = Turn::new(session, self.timeout);
         let mut hop = self.hop;
         let mut used = BTreeSet::new();
@@ -146,7 +146,10 @@ fn finish(turn: Turn<'_>, hop: Hop, answer: Answer, timeout: Duration) -> Result
             let first = body.first(turn)?;
             let handle = match body.is_over() {
                 true => Value::None,
-                false => crate::payload::int(turn.session.streams.keep(hop.act, peer, body)?),
+                false => {
+                    let mut held = turn.session.streams.held();
+                    crate::payload::int(held.keep_answer(hop.act, peer, body)?)
+                }
             };
             (first, handle)
         }

@@ -14,7 +14,9 @@ mod address;
 mod body;
 mod chunked;
 mod connect;
+mod connection;
 mod exchange;
+mod held;
 mod http;
 mod line;
 mod receive;
@@ -40,6 +42,9 @@ pub(crate) use tls::Tls;
 /// How long a connection or request may take if nothing is said, in seconds.
 const TIMEOUT_SECONDS: u64 = 30;
 
+const ACTIONS: [&str; 9] =
+    ["connect", "resolve", "http", "receive", "close", "send", "shutdown", "wait", "wake"];
+
 pub(crate) fn parse(action: &str, payload: &Value) -> Result<Box<dyn Task>, Failure> {
     match action {
         "connect" => connect::parse(payload),
@@ -47,7 +52,11 @@ pub(crate) fn parse(action: &str, payload: &Value) -> Result<Box<dyn Task>, Fail
         "http" => http::parse(payload),
         "receive" => receive::parse(payload),
         "close" => receive::parse_close(payload),
-        _ => Err(no_action("network", action, &["connect", "resolve", "http", "receive", "close"])),
+        "send" => connection::parse_send(payload),
+        "shutdown" => connection::parse_shutdown(payload),
+        "wait" => connection::parse_wait(payload),
+        "wake" => connection::parse_wake(payload),
+        _ => Err(no_action("network", action, &ACTIONS)),
     }
 }
 

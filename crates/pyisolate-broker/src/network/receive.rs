@@ -1,36 +1,41 @@
-//! `network.receive` and `network.close`: the rest of an answer.
+//! `network.receive` and `network.close`: the rest of an answer, or a connection that stays here.
 
-use std::sync::TryLockError;
+use std::sync::{Mutex, TryLockError};
 
 use pyisolate_abi::pickle::Value;
 use pyisolate_policy::Act;
 use rustix::io::Errno;
 
+use super::body::Body;
 use super::connect::failure;
+use super::connection;
+use super::held::Kind;
 use super::line::{Fault, Turn};
 use crate::outcome::{Failure, Granted, Refusal};
 use crate::payload::Payload;
 use crate::session::Session;
 use crate::task::{Pace, Task};
 
-fn handle(action: &'static str, payload: &Value) -> Result<u64, Failure> {
-    let mut payload = Payload::new("network", action, payload)?;
-    let handle = payload.size("handle")?;
-    payload.end()?;
-    Ok(handle)
-}
-
 pub(super) fn parse(payload: &Value) -> Result<Box<dyn Task>, Failure> {
-    Ok(Box::new(Receive { handle: handle("receive", payload)? }))
+    let mut payload = Payload::new("network", "receive", payload)?;
+    let handle = payload.size("handle")?;
+    let length = payload.size_or_none("length")?;
+    payload.end()?;
+    Ok(Box::new(Receive { handle, length }))
 }
 
 pub(super) fn parse_close(payload: &Value) -> Result<Box<dyn Task>, Failure> {
-    Ok(Box::new(Close { handle: handle("close", payload)? }))
+    let mut payload = Payload::new("network", "close", payload)?;
+    let handle = payload.size("handle")?;
+    payload.end()?;
+    Ok(Box::new(Close { handle }))
 }
 
 #[derive(Debug)]
 struct Receive {
     handle: u64,
+    /// The most that is wanted of a connection.
+    length: Option<u64>,
 }
 
 impl Task for Receive {
@@ -38,10 +43,10 @@ impl Task for Receive {
         None
     }
 
-    /// The request that is being answered has to be granted still.
+    /// The request that is being answered, or the connection, has to be granted still.
     fn check(&self, session: &Session) -> Result<(), Refusal> {
-        let open = session.streams.open(self.handle)?;
-        open.check(session).inspect_err(|_| session.streams.close(self.handle))
+        let held = session.streams.held().get(self.handle)?;
+        held.check(session).inspect_err(|_| session.streams.held().close(self.handle))
     }
 
     fn pace(&self) -> Pace {
@@ -49,27 +54,37 @@ impl Task for Receive {
     }
 
     fn perform(self: Box<Self>, session: &Session) -> Result<Granted, Refusal> {
-        let open = session.streams.open(self.handle)?;
-        let mut body = match open.body.try_lock() {
-            Ok(body) => body,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err(failure(Errno::BUSY, "another thread reads this answer").into());
+        let held = session.streams.held().get(self.handle)?;
+        match held.kind {
+            Kind::Answer(body, _) => rest(session, self.handle, &body),
+            Kind::Connection(connection) => {
+                connection::receive(session, self.handle, &connection, self.length)
             }
-        };
-        let turn = Turn::new(session, body.timeout());
-        let piece = body.next(turn);
-        // What failed once cannot be gone on with, but for waiting longer.
-        let is_over = match &piece {
-            Ok(piece) => piece.is_empty(),
-            Err(fault) => !matches!(fault, Fault::TimedOut),
-        };
-        drop(body);
-        if is_over {
-            session.streams.close(self.handle);
         }
-        Ok(Value::Bytes(piece?).into())
     }
+}
+
+/// The next piece of an answer.
+fn rest(session: &Session, handle: u64, body: &Mutex<Body>) -> Result<Granted, Refusal> {
+    let mut body = match body.try_lock() {
+        Ok(body) => body,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            return Err(failure(Errno::BUSY, "another thread reads this answer").into());
+        }
+    };
+    let turn = Turn::new(session, body.timeout());
+    let piece = body.next(turn);
+    // What failed once cannot be gone on with, but for waiting longer.
+    let is_over = match &piece {
+        Ok(piece) => piece.is_empty(),
+        Err(fault) => !matches!(fault, Fault::TimedOut),
+    };
+    drop(body);
+    if is_over {
+        session.streams.held().close(handle);
+    }
+    Ok(Value::Bytes(piece?).into())
 }
 
 #[derive(Debug)]
@@ -87,7 +102,7 @@ impl Task for Close {
     }
 
     fn perform(self: Box<Self>, session: &Session) -> Result<Granted, Refusal> {
-        session.streams.close(self.handle);
+        session.streams.held().close(self.handle);
         Ok(Value::None.into())
     }
 }

@@ -1,6 +1,6 @@
-//! What one cell has under way: sockets that it was handed, and answers that it has not read yet.
+//! What one cell has under way: sockets that it was handed, and what it uses by a handle: connections
+//! that stay here, and answers that it has not read yet.
 
-use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,50 +12,23 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use super::address::{Lookups, check_address, is_granted};
-use super::body::Body;
 use super::connect::failure;
+use super::held::Table;
 use super::line::Dialled;
 use super::tcp_info;
 use crate::cancel::OnCancel;
 use crate::outcome::{Failure, Refusal};
 use crate::session::Session;
 
-/// How many sockets a cell may hold at a time.
-const SOCKETS_MAX: usize = 32;
-
-/// How many unread answers a cell may hold at a time.
-const BODIES_MAX: usize = 16;
+/// How many sockets a cell may hold at a time, whether as descriptors or by handles.
+pub(super) const SOCKETS_MAX: usize = 32;
 
 /// What one cell has under way.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     lookups: Lookups,
-    bodies: Mutex<Bodies>,
+    held: Mutex<Table>,
     sockets: Mutex<Vec<Handed>>,
-}
-
-#[derive(Debug, Default)]
-struct Bodies {
-    next: u64,
-    open: BTreeMap<u64, Open>,
-}
-
-/// An answer that is not read to its end.
-#[derive(Clone, Debug)]
-pub(super) struct Open {
-    /// The request that it answers and where it went, asked again for every piece.
-    act: Arc<Act>,
-    peer: SocketAddr,
-    pub(super) body: Arc<Mutex<Body>>,
-    /// Shut to end whoever reads.
-    socket: Option<Arc<TcpStream>>,
-}
-
-impl Open {
-    /// Asks the policy that is in force now.
-    pub(super) fn check(&self, session: &Session) -> Result<(), Refusal> {
-        check_address(session, &self.act, self.peer.ip())
-    }
 }
 
 /// A right that a cell holds as a descriptor.
@@ -122,14 +95,19 @@ impl Streams {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn bodies(&self) -> MutexGuard<'_, Bodies> {
-        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What it uses by a handle.
+    pub(super) fn held(&self) -> MutexGuard<'_, Table> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // --- sockets
+    /// Closes what is used by a handle: the cell is gone.
+    pub(crate) fn end(&self) {
+        self.held().end();
+    }
 
     pub(super) fn has_room(&self) -> Result<(), Failure> {
-        room_in(&self.sockets())
+        room_in(&self.sockets())?;
+        self.held().has_room_for_connection()
     }
 
     /// The guest's end of a connection. Ours is kept.
@@ -177,37 +155,6 @@ impl Streams {
         drop(sockets);
         let_go(wrong)
     }
-
-    // --- answers
-
-    pub(super) fn has_room_for_body(&self) -> Result<(), Failure> {
-        self.bodies().has_room()
-    }
-
-    /// Keeps an answer; its handle.
-    pub(super) fn keep(&self, act: Act, peer: SocketAddr, body: Body) -> Result<u64, Failure> {
-        let socket = body.socket();
-        let body = Arc::new(Mutex::new(body));
-        let mut bodies = self.bodies();
-        bodies.has_room()?;
-        bodies.next += 1;
-        let handle = bodies.next;
-        bodies.open.insert(handle, Open { act: Arc::new(act), peer, body, socket });
-        Ok(handle)
-    }
-
-    pub(super) fn open(&self, handle: u64) -> Result<Open, Failure> {
-        let open = self.bodies().open.get(&handle).cloned();
-        open.ok_or_else(|| failure(Errno::BADF, format_args!("no answer is open as {handle}")))
-    }
-
-    /// Ends whoever reads it as well. It need not be there.
-    pub(super) fn close(&self, handle: u64) {
-        let open = self.bodies().open.remove(&handle);
-        if let Some(socket) = open.and_then(|open| open.socket) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
 }
 
 /// Lets go of sockets, which shuts them; how much went through since they were counted.
@@ -220,21 +167,12 @@ fn room_in(sockets: &[Handed]) -> Result<(), Failure> {
     if sockets.iter().filter(|handed| !handed.is_over()).count() < SOCKETS_MAX {
         return Ok(());
     }
-    let text = format!("Too many open files: a cell holds at most {SOCKETS_MAX} streams");
-    Err(failure(Errno::MFILE, text))
+    Err(too_many_sockets())
 }
 
-impl Bodies {
-    fn has_room(&self) -> Result<(), Failure> {
-        if self.open.len() < BODIES_MAX {
-            return Ok(());
-        }
-        let text = format!(
-            "Too many open files: a cell reads at most {BODIES_MAX} answers at a time: \
-             read them to their end or close them"
-        );
-        Err(failure(Errno::MFILE, text))
-    }
+pub(super) fn too_many_sockets() -> Failure {
+    let text = format!("Too many open files: a cell holds at most {SOCKETS_MAX} streams");
+    failure(Errno::MFILE, text)
 }
 
 impl Session {
@@ -276,14 +214,19 @@ impl Session {
         counted
     }
 
-    /// Shuts every socket that the guest holds, its own copies with it.
+    /// Shuts every socket that the guest holds, its own copies with it, and every connection that it
+    /// uses by a handle.
     pub fn revoke_streams(&self) {
         self.streams.shut_where(|_| true);
+        self.streams.held().close_where(|held| held.connection().is_some());
     }
 
-    /// Shuts the sockets that the policy in force now would not grant any more.
+    /// Shuts the sockets and connections that the policy in force now would not grant any more.
     pub fn revoke_denied_streams(&self) {
         let policy = self.policy();
+        self.streams.held().close_where(|held| {
+            held.connection().is_some() && !is_granted(&policy, &held.act, held.peer.ip())
+        });
         let is_denied = |handed: &Handed| !is_granted(&policy, &handed.act, handed.peer.ip());
         let counted = self.streams.shut_where(is_denied);
         // Whoever counts next says if they were too many.

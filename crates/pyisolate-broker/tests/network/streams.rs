@@ -269,14 +269,6 @@ fn a_request_that_is_granted_is_hinted_at() {
 }
 
 #[test]
-fn a_cell_without_descriptors_is_told_so() {
-    let mut cell = Cell::new([connect("127.0.0.0/8", false)]);
-    cell.takes_descriptors = false;
-    let failure = failed(ask_connect(&cell.session(), "127.0.0.1", 9));
-    assert!(failure.message.starts_with("[Errno 95] "), "{failure:?}");
-}
-
-#[test]
 fn a_refused_connection_is_an_error() {
     let port = echo().port; // dropped: nobody listens
     let session = Cell::new([connect("127.0.0.0/8", false)]).session();

@@ -19,8 +19,12 @@ BUFFER_BYTES = 512 * 1024
 # The most that is read or written by one request, in bytes. The broker answers with up to 8 MiB.
 CHUNK_BYTES = 4 << 20
 
-_NO_DESCRIPTOR = (
-    "the broker has this file open, and C code can neither write to it nor map it: "
+_HAS_IT_OPEN = "the broker has this file open, and C code can neither"
+_NO_READING = (
+    f"{_HAS_IT_OPEN} read nor map it: use file.read(), as in numpy.frombuffer(file.read())"
+)
+_NO_WRITING = (
+    f"{_HAS_IT_OPEN} write to it nor map it: "
     "use numpy.save(file, array) or file.write(array.tobytes())"
 )
 
@@ -51,8 +55,8 @@ def patch_mmap(module):
 
     class mmap(native):  # noqa: N801
         def __new__(cls, fileno, *args, **kwargs):
-            if descriptors.of(fileno) is not None:
-                raise broker.refusal(_NO_DESCRIPTOR)
+            if (handle := descriptors.of(fileno)) is not None:
+                raise broker.refusal(handle.no_descriptor())
             return super().__new__(cls, fileno, *args, **kwargs)
 
     module.mmap = broker.like(mmap, native)
@@ -135,6 +139,10 @@ class Handle:
         self.writable = "+" in kind or "r" not in kind
         self.references = 1
         self.position = size if self.append else 0
+
+    def no_descriptor(self):
+        """Why C code cannot use it, and what can."""
+        return _NO_WRITING if self.writable else _NO_READING
 
     def _ask(self, action, **payload):
         return broker.ask("filesystem", action, {"handle": self.number, **payload}, self.name)
@@ -232,10 +240,10 @@ class RawFile(io.RawIOBase):
         caller = sys._getframe(1)
         if caller.f_globals.get("__name__", "").startswith("numpy."):
             # Its C code would use the number itself. Told that there is none, it comes by `write`.
-            raise io.UnsupportedOperation(_NO_DESCRIPTOR)
+            raise io.UnsupportedOperation(handle.no_descriptor())
         names = caller.f_code.co_names
-        if "tofile" in names and "fileno" not in names:
-            raise io.UnsupportedOperation(_NO_DESCRIPTOR)
+        if ("tofile" in names or "fromfile" in names) and "fileno" not in names:
+            raise io.UnsupportedOperation(handle.no_descriptor())
         if self._descriptor is None:
             self._descriptor = descriptors.stand_for(handle)
         return self._descriptor
@@ -344,7 +352,7 @@ class FileIO(NativeFileIO, metaclass=_FileKind):
         handle, descriptor = ask_open(path, "r", file)
         if descriptor is None:
             handle.close()
-            raise broker.refusal("this backend cannot hand a file into the cell: use open()")
+            raise broker.refusal("this cell is handed no files as descriptors: use open()")
         super().__init__(descriptor, mode)
         self.name = file
 

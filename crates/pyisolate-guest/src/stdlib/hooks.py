@@ -15,7 +15,7 @@ import sys
 import types
 
 # Compiled when a module that needs it is loaded. The rest is compiled at once.
-_LATER = ("http", "processes", "sockets")
+_LATER = ("http", "processes", "sockets", "streams")
 
 # What is done to a module after it was loaded: part and function.
 _PATCHES = {
@@ -83,6 +83,12 @@ def configure(settings):
     _part("clocks").configure()
 
 
+def settle():
+    """Waits a little for what the guest's connections were given. Called after each operation."""
+    if (streams := _parts.get("streams")) is not None:
+        streams.settle()
+
+
 def isolate():
     """Sees to what a sub-interpreter shares with the host's process."""
     _part("interpreter").install(_broker, _part("folders"))
@@ -119,7 +125,7 @@ def _loaded(name):
     part = types.ModuleType(f"_pyisolate_{name}")
     exec(_code(name), part.__dict__)
     if name == "sockets":
-        part.install(_broker, _part("http"))
+        part.install(_broker, _part("http"), lambda: _part("streams"))
     elif name in _LATER:
         part.install(_broker)
     _parts[name] = part

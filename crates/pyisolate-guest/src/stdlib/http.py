@@ -276,12 +276,8 @@ def _become(socket, kind):
     socket.__class__ = new
 
 
-def adopt(socket, host, port, value):
+def adopt(socket, host, port):
     """Makes an unconnected socket one that does requests through the broker."""
-    if not value.get("http"):
-        raise ConnectionAbortedError(
-            errno.ECONNABORTED, "this backend cannot hand a connection into the cell"
-        )
     if hasattr(socket, "_sslobj"):
         raise broker.refusal(
             f"the policy grants requests by HTTP to {host}:{port}, and no connection: "

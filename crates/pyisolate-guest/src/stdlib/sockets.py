@@ -4,7 +4,7 @@
 
 A cell cannot make a socket. `socket.socket` holds a descriptor that leads nowhere until `connect`
 asks for a connection; what comes back takes its place, under the same number, and is native from
-then on. A name is resolved by the broker, once, when it connects. Where the policy grants no
+then on. Where the cell is handed no descriptors, one end of a pair takes it; see `streams`. A name is resolved by the broker, once, when it connects. Where the policy grants no
 connection but requests by HTTP, the socket becomes one that understands nothing else; see `http`.
 """
 
@@ -14,6 +14,7 @@ import os
 
 broker = None
 http = None
+streams = None  # gives the module of that name
 
 # A cell has no /etc/services.
 _SERVICES = {
@@ -32,10 +33,12 @@ _SERVICES = {
 }
 
 
-def install(link, exchanges):
-    """Keeps what `patch` needs. `exchanges` is the module of HTTP over the broker."""
-    global broker, http
-    broker, http = link, exchanges
+def install(link, exchanges, by_messages):
+    """Keeps what `patch` needs: the module of HTTP over the broker, and what gives that of
+    connections by messages.
+    """
+    global broker, http, streams
+    broker, http, streams = link, exchanges, by_messages
 
 
 def patch(module):
@@ -226,8 +229,10 @@ def _socket_class(module):
             raise told
 
         def _take_connection(self, value, descriptor, host, port):
-            if descriptor is None:
-                http.adopt(self, host, port, value)
+            if descriptor is None and "handle" in value:
+                streams().adopt(self, value)
+            elif descriptor is None:
+                http.adopt(self, host, port)
             else:
                 try:
                     os.dup2(descriptor, self.fileno(), inheritable=False)
@@ -259,13 +264,16 @@ def _socket_class(module):
         def getpeername(self):
             if self._postponed is not None:
                 raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
-            return super().getpeername()
+            told = super().getpeername()
+            # One end of a pair has no name of its own.
+            return told if isinstance(told, tuple) else streams().peer(self.fileno())
 
         def getsockname(self):
             if self._postponed is not None:
                 six = self.family == module.AF_INET6
                 return ("::", 0, 0, 0) if six else ("0.0.0.0", 0)
-            return super().getsockname()
+            told = super().getsockname()
+            return told if isinstance(told, tuple) else streams().own(self.fileno())
 
         def setsockopt(self, *option):
             if self._postponed is not None:
