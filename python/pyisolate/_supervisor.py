@@ -14,7 +14,6 @@ from pyisolate._core import Cell, Template
 from pyisolate._watch import PolicyWatch
 from pyisolate.authorities import PathText
 from pyisolate.capabilities import SecretText, supplied
-from pyisolate.errors import SandboxError
 from pyisolate.events import DenialEvent
 from pyisolate.policy import Policy, PolicyLike, is_path, read_document, resolve_policy
 

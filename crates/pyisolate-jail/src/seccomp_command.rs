@@ -176,13 +176,21 @@ const VMM: &[Row] = &[
     row("ioctl", libc::SYS_ioctl, When::Any(KVM), "drive /dev/kvm, where its root has it"),
 ];
 
-/// `SECCOMP_SET_MODE_FILTER` and `SECCOMP_GET_ACTION_AVAIL`, without a listener.
+/// What libseccomp does: `SECCOMP_SET_MODE_FILTER` without a listener, and looks at what there is, one
+/// of them by a wrong `SECCOMP_SET_MODE_STRICT`.
 const FILTER: &[&[Check]] = &[
     &[
         Check::Int(0, &[arg(libc::SECCOMP_SET_MODE_FILTER.cast_signed())]),
         Check::Masked(1, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER, 0),
     ],
-    &[Check::Int(0, &[arg(libc::SECCOMP_GET_ACTION_AVAIL.cast_signed())])],
+    &[Check::Int(
+        0,
+        &[
+            arg(libc::SECCOMP_SET_MODE_STRICT.cast_signed()),
+            arg(libc::SECCOMP_GET_ACTION_AVAIL.cast_signed()),
+            arg(libc::SECCOMP_GET_NOTIF_SIZES.cast_signed()),
+        ],
+    )],
 ];
 
 /// All of type `KVMIO` (`linux/kvm.h`).
