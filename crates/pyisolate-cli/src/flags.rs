@@ -66,8 +66,16 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = Backend::Process, hide_possible_values = true)]
     #[arg(long_help = "Where the wall stands: `process` is a boundary of the kernel's; \
                        `subinterpreter` is for code that is trusted somewhat, in an interpreter of \
-                       this process behind a thread's wall; `microvm` is not in this release")]
+                       this process behind a thread's wall; `microvm` is a virtual machine, of the image \
+                       that `pyisolate image build` made")]
     pub(crate) backend: Backend,
+
+    /// What runs the machine of `--backend microvm`: kvm, or tcg for emulation
+    #[arg(long, value_enum, value_name = "ACCEL", hide_possible_values = true)]
+    #[arg(long_help = "What runs the machine of `--backend microvm`: `kvm`, or `tcg` for emulation, \
+                       which is slow and no boundary of the hardware's. PYISOLATE_MICROVM_ACCEL says \
+                       it too; else it is KVM, and where that does not work nothing takes its place")]
+    pub(crate) accel: Option<Accel>,
 
     /// What the script may have: a file in YAML, TOML or JSON, or a template's name
     #[arg(long, value_name = "FILE|TEMPLATE")]
@@ -171,11 +179,28 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// The supervisor's, which has no microVM yet: that is refused before a cell is made.
+    /// The supervisor's.
     pub(crate) fn of_cell(self) -> pyisolate_supervisor::Backend {
         match self {
             Self::Subinterpreter => pyisolate_supervisor::Backend::Subinterpreter,
-            Self::Process | Self::Microvm => pyisolate_supervisor::Backend::Process,
+            Self::Process => pyisolate_supervisor::Backend::Process,
+            Self::Microvm => pyisolate_supervisor::Backend::Microvm,
+        }
+    }
+}
+
+/// What runs a machine's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    Kvm,
+    Tcg,
+}
+
+impl Accel {
+    pub(crate) fn of_machine(self) -> pyisolate_supervisor::Accelerator {
+        match self {
+            Self::Kvm => pyisolate_supervisor::Accelerator::Kvm,
+            Self::Tcg => pyisolate_supervisor::Accelerator::Tcg,
         }
     }
 }

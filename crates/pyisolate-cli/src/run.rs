@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use pyisolate_supervisor::broker::journal::{Journal, JournalOptions, Payloads};
 use pyisolate_supervisor::{
-    Cell, CellError, Death, Environment, ExecHandle, Outbound, Patience, Supervisor,
+    Cell, CellError, Death, Environment, ExecHandle, MachineOptions, Outbound, Patience, Supervisor,
     SupervisorOptions, Value,
 };
 
 use crate::MakeInterpreters;
-use crate::flags::{Backend, KeptPayloads, Run};
+use crate::flags::{Accel, KeptPayloads, Run};
 use crate::human::Human;
 use crate::job::{self, Input, Job};
 use crate::json_lines::JsonLines;
@@ -65,10 +65,6 @@ fn supervisor(
     interpreters: Option<MakeInterpreters>,
 ) -> Result<(Supervisor, Option<Arc<Journal>>), Trouble> {
     let host = |message: String| Trouble::new(Status::Host, message);
-    if flags.backend == Backend::Microvm {
-        let text = "--backend microvm is not in this release: use --backend process";
-        return Err(host(text.to_owned()));
-    }
     let environment = match environment {
         Some(text) => Environment::from_description(text, Path::new("this interpreter"), None),
         None => Environment::discover(),
@@ -78,6 +74,10 @@ fn supervisor(
     let options = SupervisorOptions {
         journal: journal.clone(),
         require: flags.require.clone(),
+        machines: MachineOptions {
+            accelerator: flags.accel.map(Accel::of_machine),
+            ..MachineOptions::default()
+        },
         interpreters: interpreters.map(|make| make(&environment)),
         ..SupervisorOptions::new(environment)
     };
