@@ -1,9 +1,15 @@
 """A guest that cannot be ended is told of and left behind, and the host goes on without it; of one
 that ended nothing runs any more."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from interpreters import host
+from cells import PATIENCE
+from conftest import missing
+from interpreters import command, host
+from tracing import held_before_it_sleeps
 
 # --- what cannot be ended
 
@@ -77,6 +83,48 @@ def test_an_abandoned_guest_that_comes_back_runs_no_further():
         status=7,
     )
     assert said == "[] True\n[] []\n"
+
+
+def traced_host(program, held_when, while_held):
+    """A host's program, whose first line names the thread to hold; what it prints after that."""
+    with subprocess.Popen(
+        command(program),
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            with held_when(int(process.stdout.readline())):
+                process.stdin.write("held\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == while_held
+        except PermissionError as error:
+            process.kill()
+            missing("ptrace", str(error))
+        said, _ = process.communicate(timeout=2 * PATIENCE)
+    assert process.returncode == 7
+    return said
+
+
+def test_a_guest_that_is_about_to_sleep_is_ended_too():
+    """It has looked whether it was stopped, and sleeps before it can be woken."""
+    said = traced_host(
+        """
+        cell = new_interpreter()
+        run(cell, "x = 1")
+        print(*threads_named(GUEST), flush=True)
+        input()
+        threading.Thread(target=cell.kill).start()
+        print(until(lambda: threads_named(STOPPER)), flush=True)
+        drain(cell)
+        print(cell.stats.abandoned, until(lambda: threads_of_cells() == 0))
+        sys.exit(7)
+        """,
+        held_before_it_sleeps,
+        "True\n",
+    )
+    assert said == "False True\n"
 
 
 @pytest.mark.parametrize("source", ["import os; os._exit(3)", "import os; os.abort()"])

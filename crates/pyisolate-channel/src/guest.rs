@@ -147,6 +147,9 @@ impl GuestControl {
     /// Says that the host does not answer any more. Threads that wait for it come back, with
     /// [`Received::PeerGone`] or [`Sent::PeerGone`].
     ///
+    /// A thread that has looked and does not sleep yet is not woken, and a guest sleeps for as long as it
+    /// takes: say it again until all are back.
+    ///
     /// # Errors
     /// The kernel refuses to wake; the mark is set all the same.
     pub fn mark_dead(&self) -> Result<(), ChannelError> {

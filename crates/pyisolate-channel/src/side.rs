@@ -24,7 +24,8 @@ pub const HOST_SLEEP_SLICE: Duration = Duration::from_millis(100);
 pub(crate) enum Role {
     /// Sleeps in slices and never rings: a guest has no thread away.
     Host,
-    /// Sleeps for as long as it takes, since it is killed when the host goes; rings the host's bell.
+    /// Sleeps for as long as it takes, since it is killed when the host goes, or told until it is back;
+    /// rings the host's bell.
     Guest,
 }
 

@@ -128,6 +128,14 @@ impl Shared {
         (self.on_end)();
     }
 
+    /// Brings the guest's thread back if it waits for the host. One that has looked and does not sleep yet
+    /// is not woken, and has to be roused again.
+    pub(crate) fn rouse(&self) {
+        if let Some(control) = &*lock(&self.control) {
+            let _ = control.mark_dead();
+        }
+    }
+
     /// A thread that cannot be ended gets what processor time nobody else wants.
     fn yield_to_others(&self) {
         let idle = libc::sched_param { sched_priority: 0 };
@@ -310,9 +318,9 @@ impl Shared {
         let ended = match GuestEnd::attach(memory, socket) {
             Ok(end) => {
                 *lock(&self.control) = Some(end.control.clone());
-                // Who stopped it before that had nothing to wake its threads with.
+                // Who stopped it before that had nothing to rouse it with.
                 if lock(&self.state).stopping {
-                    let _ = end.control.mark_dead();
+                    self.rouse();
                 }
                 self.inhabit(end, report.encode())
             }

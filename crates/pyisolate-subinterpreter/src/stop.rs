@@ -39,10 +39,8 @@ pub(crate) fn begin(shared: &Arc<Shared>, jail: &Arc<ThreadJail>) {
         }
         state.stopping = true;
     }
-    if let Some(control) = &*lock(&shared.control) {
-        // Threads that wait for the host come back; the rest is the stopper's.
-        let _ = control.mark_dead();
-    }
+    // A thread that waits for the host comes back; the rest is the stopper's.
+    shared.rouse();
     let (watched, jail) = (Arc::clone(shared), Arc::clone(jail));
     let started = std::thread::Builder::new()
         .name("pyisolate-stopper".to_owned())
@@ -75,7 +73,10 @@ fn watch(shared: &Arc<Shared>, _wall_stays: &Arc<ThreadJail>) {
         if left.is_zero() || shared.thread_is_gone() {
             break;
         }
-        state = shared.wait(state, left.min(AGAIN));
+        drop(shared.wait(state, left.min(AGAIN)));
+        // It may have been on its way to sleep when it was roused before.
+        shared.rouse();
+        state = lock(&shared.state);
     }
     let ended_by_itself = state.ended.is_some();
     drop(state);
