@@ -9,7 +9,7 @@ import pytest
 from cells import PATIENCE
 from conftest import missing
 from interpreters import command, host
-from tracing import held_before_it_sleeps
+from tracing import held, held_before_it_sleeps
 
 # --- what cannot be ended
 
@@ -125,6 +125,48 @@ def test_a_guest_that_is_about_to_sleep_is_ended_too():
         "True\n",
     )
     assert said == "False True\n"
+
+
+@pytest.mark.slow
+def test_an_abandoned_thread_keeps_its_priority_while_it_may_come_back():
+    said = host(
+        """
+        cell = new_interpreter(wall_time_ms=200)
+        cell.exec("sum(iter(int, 1))")
+        thread, = threads_named(GUEST)
+        idle = lambda: os.sched_getscheduler(thread) == os.SCHED_IDLE
+        drain(cell)
+        print(cell.stats.abandoned, idle())
+        print(until(idle))
+        sys.exit(7)
+        """,
+        status=7,
+    )
+    assert said == "True False\nTrue\n"
+
+
+@pytest.mark.slow
+def test_a_thread_that_comes_back_without_its_priority_leaves_its_interpreter():
+    """To take it apart it would hold what other cells wait for."""
+    said = traced_host(
+        """
+        cell = new_interpreter(wall_time_ms=60_000)
+        cell.exec("post(1)\\nwhile True: pass")
+        cell.recv(PATIENCE)
+        thread, = threads_named(GUEST)
+        print(thread, flush=True)
+        input()
+        cell.kill()
+        print(until(lambda: os.sched_getscheduler(thread) == os.SCHED_IDLE), flush=True)
+        for _ in range(20):
+            with new_interpreter() as other: run(other, "post(1)")
+        print(cell.stats.abandoned)
+        sys.exit(7)
+        """,
+        held,
+        "True\n",
+    )
+    assert said == "True\n"
 
 
 @pytest.mark.parametrize("source", ["import os; os._exit(3)", "import os; os.abort()"])

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyisolate_channel::{GuestControl, GuestEnd, GuestFds};
 use pyisolate_guest::{Guest, Lived, live, unmade};
@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) told: bool,
     /// Threads of the host that are attached to the interpreter, or about to be.
     pub(crate) stoppers: u32,
+    /// Its thread gives way to every other, for good.
+    yields: bool,
 }
 
 /// What a guest's thread shares with the host's.
@@ -117,7 +119,6 @@ impl Shared {
             if let Phase::Running(interpreter) = lock(&self.state).phase {
                 list::abandon(interpreter);
             }
-            self.yield_to_others();
             self.leave_census();
             self.say_ended();
         }
@@ -136,12 +137,27 @@ impl Shared {
         }
     }
 
-    /// A thread that cannot be ended gets what processor time nobody else wants.
-    fn yield_to_others(&self) {
-        let idle = libc::sched_param { sched_priority: 0 };
-        let tid = self.tid.load(Ordering::Acquire);
-        // SAFETY: a number and a live structure. It fails if the thread is gone, which is as well.
-        unsafe { libc::sched_setscheduler(tid, libc::SCHED_IDLE, &raw const idle) };
+    /// A thread that cannot be ended gets what processor time nobody else wants. Without privileges it
+    /// does not get its priority back, so before that it has some time to return.
+    pub(crate) fn yield_to_others_after(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut state = lock(&self.state);
+        while !matches!(state.phase, Phase::Ending) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                state = self.wait(state, left);
+                continue;
+            }
+            // One that is making its interpreter holds what others wait for.
+            if matches!(state.phase, Phase::Running(_)) && !self.thread_is_gone() {
+                state.yields = true;
+                let idle = libc::sched_param { sched_priority: 0 };
+                let tid = self.tid.load(Ordering::Acquire);
+                // SAFETY: a number and a live structure. If it fails, the thread stays as it is.
+                unsafe { libc::sched_setscheduler(tid, libc::SCHED_IDLE, &raw const idle) };
+            }
+            return;
+        }
     }
 
     /// It is not waited for any more. A thread that was given up may come back all the same.
@@ -227,6 +243,7 @@ impl Cell {
             stopping: false,
             told: false,
             stoppers: 0,
+            yields: false,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -373,11 +390,15 @@ impl Shared {
         // finalizers, generators that are suspended) is refused as a recursion that is too deep.
         unsafe { py::Py_SetRecursionLimit(0) };
         guard::leave_this_thread();
-        self.leave();
+        let yields = self.leave();
         // Whoever waits for the guest need not wait for its interpreter to be taken apart. The host
         // hears that the channel is closed, and finds how it ended.
         self.end(ended);
         lock(&self.control).take();
+        if yields {
+            // It would keep others from making interpreters for as long as it is kept from running.
+            return Ended::Abandoned;
+        }
         self.account.set_max_bytes(u64::MAX);
         // What is taken apart may have something left to write, to a pipe that nobody reads.
         close_all();
@@ -389,8 +410,8 @@ impl Shared {
     }
 
     /// Waits, detached, until no thread of the host's is attached to the interpreter, and lets none
-    /// in any more.
-    fn leave(&self) {
+    /// in any more. Whether this thread gives way to every other by now.
+    fn leave(&self) -> bool {
         // SAFETY: attached; reattached below.
         let saved = unsafe { py::PyEval_SaveThread() };
         let mut state = lock(&self.state);
@@ -398,9 +419,12 @@ impl Shared {
             state = self.wait(state, Duration::from_millis(100));
         }
         state.phase = Phase::Ending;
+        let yields = state.yields;
+        self.changed.notify_all();
         drop(state);
         // SAFETY: the state that was saved on this thread.
         unsafe { py::PyEval_RestoreThread(saved) };
+        yields
     }
 }
 

@@ -8,7 +8,8 @@
 //! there again.
 //!
 //! A call into C that does not return cannot be ended at all. The host is told so after a while, and
-//! goes on without that thread.
+//! goes on without that thread. If it still comes back soon, it takes its interpreter apart as any other
+//! does; after that it gets what processor time nobody else wants, and leaves its interpreter as it is.
 #![expect(unsafe_code, reason = "attaches to another interpreter through the C-API")]
 
 use std::ffi::{c_int, c_void};
@@ -27,6 +28,8 @@ const UNWIND_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a guest may take to let the stopper in, a hundred switch intervals, before it counts as
 /// stuck in a call.
 const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a guest that was given up may still come back with the priority that it had.
+const RETURN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is told again.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -48,6 +51,7 @@ pub(crate) fn begin(shared: &Arc<Shared>, jail: &Arc<ThreadJail>) {
     if let Err(error) = started {
         tracing::error!(%error, "no thread is left to stop a cell with: it runs on");
         shared.give_up(Ended::Abandoned);
+        shared.yield_to_others_after(Duration::ZERO);
     }
 }
 
@@ -87,6 +91,7 @@ fn watch(shared: &Arc<Shared>, _wall_stays: &Arc<ThreadJail>) {
         shared.give_up(Ended::ThreadKilled);
     } else {
         shared.give_up(Ended::Abandoned);
+        shared.yield_to_others_after(RETURN_PATIENCE);
     }
 }
 
