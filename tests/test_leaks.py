@@ -17,6 +17,10 @@ from hypothesis import strategies as st
 
 import pyisolate
 from cells import PATIENCE, assert_serves, children, until
+from interpreters import host
+
+LIFE_BYTES_MAX = 100
+"""How much a life may leave in the host: less than a cell's smallest structure, and noise."""
 
 
 @pytest.fixture
@@ -138,6 +142,33 @@ def test_supervisors_of_sub_interpreters_leave_nothing_behind():
     for _ in range(5):
         one()
     assert until(lambda: grown(before) == {}), grown(before)
+
+
+def test_interpreters_leave_no_memory_behind():
+    """What CPython leaves is given back. Nothing else that a life took of the C library stays."""
+    said = host(
+        """
+        import ctypes
+        class Info(ctypes.Structure):
+            _fields_ = [(f"number_{index}", ctypes.c_size_t) for index in range(10)]
+        ask = ctypes.CDLL(None).mallinfo2
+        ask.restype = Info
+        def used_bytes():
+            info = ask()
+            return info.number_4 + info.number_7  # mapped by themselves, and in arenas
+        def lives(count):
+            for _ in range(count):
+                with new_interpreter() as cell: run(cell, "post(1)")
+            del cell
+            assert until(lambda: threads_of_cells() == 0)
+            gc.collect()
+            return used_bytes()
+        lives(40)
+        looks = [lives(50) for _ in range(4)]
+        print(min(after - before for before, after in zip(looks, looks[1:])))
+        """
+    )
+    assert int(said) < 50 * LIFE_BYTES_MAX, said
 
 
 OPERATIONS = {

@@ -45,7 +45,7 @@ pub unsafe fn live(guest: Guest<'_>, made: impl FnOnce()) -> Lived {
     let link = Arc::new(Link::new(guest.end));
     let mut prepared = false;
     let serve = |state: &State| {
-        state.set_limited(guest.limited);
+        state.set_limited(Some(guest.limited));
         state.set_link(Some(Arc::clone(&link)));
         let packages = guest.packages.iter().map(|folder| Object::text(&folder.to_string_lossy()));
         let packages = Object::list(packages.collect::<PyResult<_>>()?)?;
@@ -64,6 +64,7 @@ pub unsafe fn live(guest: Guest<'_>, made: impl FnOnce()) -> Lived {
         let lived = serve(state);
         // The channel goes before the interpreter is taken apart.
         state.set_link(None);
+        state.set_limited(None);
         lived
     });
     match lived {

@@ -42,8 +42,8 @@ impl State {
         *self.link.borrow_mut() = link;
     }
 
-    pub(crate) fn set_limited(&self, limited: Limited) {
-        *self.limited.borrow_mut() = Some(limited);
+    pub(crate) fn set_limited(&self, limited: Option<Limited>) {
+        *self.limited.borrow_mut() = limited;
     }
 
     pub(crate) fn link(&self) -> PyResult<Arc<Link>> {
@@ -442,6 +442,29 @@ unsafe extern "C" fn module_exec(module: *mut py::PyObject) -> c_int {
     }
 }
 
+/// What the state refers to refers back, by way of the runtime's globals: without this, the two would keep
+/// each other for ever.
+unsafe extern "C" fn module_traverse(
+    module: *mut py::PyObject,
+    visit: py::visitproc,
+    data: *mut c_void,
+) -> c_int {
+    // SAFETY: CPython passes its live module.
+    let Ok(state) = (unsafe { state_of(module) }) else { return 0 };
+    for held in [&state.runtime, &state.dumps] {
+        // What is being replaced seems to be held from elsewhere, which keeps it.
+        let Ok(held) = held.try_borrow() else { continue };
+        if let Some(object) = &*held {
+            // SAFETY: CPython's own function, for an object that the module owns.
+            let stop = unsafe { visit(object.as_ptr(), data) };
+            if stop != 0 {
+                return stop;
+            }
+        }
+    }
+    0
+}
+
 unsafe extern "C" fn module_clear(module: *mut py::PyObject) -> c_int {
     // SAFETY: CPython passes its live module.
     if let Ok(state) = unsafe { state_of(module) } {
@@ -505,7 +528,7 @@ static DEFINITION: ForCPython<py::PyModuleDef> =
         m_size: size_of::<*const State>() as py::Py_ssize_t,
         m_methods: METHODS.0.get().cast(),
         m_slots: SLOTS.0.get().cast(),
-        m_traverse: None,
+        m_traverse: Some(module_traverse),
         m_clear: Some(module_clear),
         m_free: Some(module_free),
     }));
