@@ -94,10 +94,12 @@ def soak(minutes: float, seed: int) -> bool:
         faults.one()
         if time.monotonic() < next_look:
             continue
-        next_look = time.monotonic() + 30
         with lives.paused():
             supervisor.spawn("look").close()  # so that there is a zygote, and its launcher
-            last = settled(until_at_most=first, patience=PATIENCE, pool=supervisor, size=POOL)
+            # What an earlier look found left is not waited for again: lives would stand still.
+            most = first and last and first.or_more(last)
+            last = settled(until_at_most=most, patience=PATIENCE, pool=supervisor, size=POOL)
+        next_look = time.monotonic() + 30
         first = first or last
         counts = tally.counts
         print(

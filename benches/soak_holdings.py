@@ -29,6 +29,11 @@ class Holdings:
     def is_within(self, other: "Holdings") -> bool:
         return all(self.counts[name] <= count for name, count in other.counts.items())
 
+    def or_more(self, other: "Holdings") -> "Holdings":
+        """Of each the larger number."""
+        counts = {name: max(count, other.counts[name]) for name, count in self.counts.items()}
+        return Holdings(counts, max(self.resident_bytes, other.resident_bytes))
+
 
 def resident() -> int:
     """This process's resident memory, in bytes."""
