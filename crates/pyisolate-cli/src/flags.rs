@@ -72,9 +72,11 @@ pub(crate) struct Run {
 
     /// What runs the machine of `--backend microvm`: kvm, or tcg for emulation
     #[arg(long, value_enum, value_name = "ACCEL", hide_possible_values = true)]
-    #[arg(long_help = "What runs the machine of `--backend microvm`: `kvm`, or `tcg` for emulation, \
+    #[arg(
+        long_help = "What runs the machine of `--backend microvm`: `kvm`, or `tcg` for emulation, \
                        which is slow and no boundary of the hardware's. PYISOLATE_MICROVM_ACCEL says \
-                       it too; else it is KVM, and where that does not work nothing takes its place")]
+                       it too; else it is KVM, and where that does not work nothing takes its place"
+    )]
     pub(crate) accel: Option<Accel>,
 
     /// What the script may have: a file in YAML, TOML or JSON, or a template's name

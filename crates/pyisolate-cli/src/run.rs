@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pyisolate_supervisor::broker::journal::{Journal, JournalOptions, Payloads};
 use pyisolate_supervisor::{
-    Cell, CellError, Death, Environment, ExecHandle, MachineOptions, Outbound, Patience, Supervisor,
-    SupervisorOptions, Value,
+    Cell, CellError, Death, Environment, ExecHandle, MachineOptions, Outbound, Patience,
+    Supervisor, SupervisorOptions, Value,
 };
 
 use crate::MakeInterpreters;

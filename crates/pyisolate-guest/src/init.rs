@@ -1,10 +1,12 @@
 //! The first process of a virtual machine: makes the machine fit for a launcher, and stands between
 //! its zygote and the host.
 //!
-//! Everything up to the zygote is there before the machine's snapshot is taken. A machine that goes
-//! on from it is told so, renews what all machines of that snapshot share (the kernel's random
-//! generator, the time), has the zygote clone the cell, and passes on what the channel carries. It
-//! runs as root of the machine, which is a root that the host trusts with nothing.
+//! Everything up to a confined cell that has heard nothing yet is there before the machine's snapshot
+//! is taken. A machine that goes on from it is told so, renews what all machines of that snapshot share
+//! (the kernel's random generator, the time), and from then on passes on what the cell's channel
+//! carries. If it is to become a template instead, that cell goes, and the zygote clones the template,
+//! which clones the cell of the next snapshot. All this runs as root of the machine, which is a root
+//! that the host trusts with nothing.
 #![expect(unsafe_code, reason = "the requests of the kernel's random generator")]
 
 use std::ffi::OsString;
@@ -20,10 +22,11 @@ use pyisolate_channel::control::{Control, ControlError, Fork, LOAD_RUNTIME, Repl
 use pyisolate_channel::relay::{
     RelayError, SEED_BYTES, StreamReader, StreamWriter, Told, Wake, relay_machine,
 };
-use pyisolate_channel::{ChannelError, DEFAULT_RING_BYTES, pair};
+use pyisolate_channel::{ChannelError, DEFAULT_RING_BYTES, HostEnd, Received, pair};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
+use rustix::process::Signal;
 use rustix::time::{ClockId, Timespec};
 use thiserror::Error;
 
@@ -37,8 +40,11 @@ const PORTS: &str = "/sys/class/virtio-ports";
 const MODULES: &str = "/pyisolate/modules";
 /// How long the port may take to appear once its driver is loaded.
 const PORT_PATIENCE: Duration = Duration::from_secs(30);
-/// The zygote's number for the one cell of this machine.
+/// How long a clone may take to be confined: some ten milliseconds, emulated a hundred.
+const BIRTH_PATIENCE: Duration = Duration::from_secs(60);
+/// The zygote's number for the one cell of this machine, and for a template.
 const CELL: u32 = 1;
+const TEMPLATE: u32 = 2;
 
 #[derive(Debug, Error)]
 enum InitError {
@@ -137,28 +143,33 @@ fn serve(port: File, arguments: &[OsString]) -> Result<(), InitError> {
     let mut to_host = StreamWriter::new(port.try_clone().map_err(failed("dup", "the port"))?);
     let from_host = StreamReader::new(BufReader::with_capacity(64 * 1024, port));
     let served = (|| {
-        let (mut zygote, theirs) = Control::pair()?;
-        let launcher = launch(arguments, theirs)?;
+        let (first, theirs) = Control::pair()?;
+        let _launcher = launch(arguments, theirs)?;
+        // The last one makes the cells. One whose socket is closed ends, and what it cloned with it.
+        let mut zygotes = vec![first];
         let mut listening = Listening::First(from_host);
-        loop {
+        while let Some(zygote) = zygotes.last() {
             match zygote.recv_reply(true)? {
                 Some(Reply::Serving) => {}
                 Some(Reply::Fatal(why)) => return Err(InitError::Zygote(why)),
                 _ => return Err(InitError::Zygote("it did not say that it serves".to_owned())),
             }
-            // What is told here is what the snapshot is taken behind.
+            let cell = Newborn::of(zygote)?;
+            // The snapshot is taken behind this.
             to_host.tell(&Told::Booted).map_err(RelayError::from)?;
-            let (from_host, wake) = match listening.wake()? {
-                Some(woken) => woken,
-                None => return Ok(()),
-            };
+            let Some((from_host, wake)) = listening.wake()? else { return Ok(()) };
             renew(&wake)?;
-            match lead(&zygote, &wake, from_host, &mut to_host)? {
-                Led::Template(socket, next) => (zygote, listening) = (socket, next),
-                Led::Ended => return Ok(()),
+            if !wake.is_template {
+                return cell.lead(zygote, from_host, &mut to_host);
             }
-            let _ = &launcher;
+            cell.end(zygote)?;
+            let Some((template, next)) = lead_template(zygote, from_host, &mut to_host)? else {
+                return Ok(());
+            };
+            listening = next;
+            zygotes.push(template);
         }
+        Ok(())
     })();
     if let Err(error) = &served {
         // A host that is gone needs no reason.
@@ -252,58 +263,99 @@ struct PoolInfo {
     seed: [u8; SEED_BYTES],
 }
 
-/// What became of what the zygote cloned.
-enum Led {
-    /// It is a template, which serves there. Its machine is about to be made a snapshot of.
-    Template(Control, Listening),
-    /// It ended, and the host was told how.
-    Ended,
+/// A cell that is confined, and has heard nothing yet.
+struct Newborn {
+    end: HostEnd,
+    pidfd: OwnedFd,
+    /// What it said: that it is ready, or why it could not be confined.
+    first: Vec<u8>,
 }
 
-/// Has the zygote clone the cell, or the template, and passes on what its channel carries.
-fn lead(
-    zygote: &Control,
-    wake: &Wake,
-    from_host: FromHost,
-    to_host: &mut ToHost,
-) -> Result<Led, InitError> {
-    let (end, guest) = pair(DEFAULT_RING_BYTES)?;
-    let (template, theirs) = match wake.is_template {
-        true => Some(Control::pair()?).unzip(),
-        false => (None, None),
-    };
-    let control = theirs.map(Into::into);
-    zygote.send_fork(&Fork {
-        number: CELL,
-        memory: guest.memory,
-        socket: guest.socket,
-        control,
-    })?;
-    let relay_port = to_host.try_clone().map_err(RelayError::from)?;
-    let relay = relay_machine(end, from_host, relay_port)
-        .map_err(failed("start", "the relay's threads"))?;
-    loop {
-        if let Some(template) = &template
-            && is_first(template.as_fd(), zygote.as_fd())?
-        {
-            break;
-        }
-        match zygote.recv_reply(true)? {
-            Some(Reply::Exited { status, cpu_ms, .. }) => {
-                relay.finish()?;
-                to_host.tell(&Told::Ended { status, cpu_ms }).map_err(RelayError::from)?;
-                return Ok(Led::Ended);
-            }
-            Some(Reply::ForkFailed { errno, .. }) => {
-                let error = io::Error::from_raw_os_error(errno);
-                return Err(InitError::Zygote(format!("it could not clone the cell: {error}")));
-            }
-            Some(Reply::Fatal(why)) => return Err(InitError::Zygote(why)),
-            _ => {}
+impl Newborn {
+    /// Has the zygote clone it, and waits until it is confined.
+    fn of(zygote: &Control) -> Result<Self, InitError> {
+        let (mut end, guest) = pair(DEFAULT_RING_BYTES)?;
+        let (memory, socket) = (guest.memory, guest.socket);
+        zygote.send_fork(&Fork { number: CELL, memory, socket, control: None })?;
+        let pidfd = cloned(zygote)?;
+        let mut first = Vec::new();
+        match end.reader.recv(&mut first, Some(Instant::now() + BIRTH_PATIENCE))? {
+            Received::Record => Ok(Self { end, pidfd, first }),
+            _ => Err(InitError::Zygote("its cell did not say that it is confined".to_owned())),
         }
     }
-    let listening = Listening::Relay(relay.finish()?);
-    Ok(Led::Template(template.unwrap_or_else(|| unreachable!("it has just been heard")), listening))
+
+    /// Ends it: nobody needs it.
+    fn end(self, zygote: &Control) -> Result<(), InitError> {
+        rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL)
+            .map_err(failed("kill", "the cell that is not needed"))?;
+        await_end(zygote).map(drop)
+    }
+
+    /// Passes on what its channel carries, until it ended and the host was told how.
+    fn lead(
+        self,
+        zygote: &Control,
+        from_host: FromHost,
+        to_host: &mut ToHost,
+    ) -> Result<(), InitError> {
+        let relay_port = to_host.try_clone().map_err(RelayError::from)?;
+        let relay = relay_machine(self.end, self.first, from_host, relay_port)
+            .map_err(failed("start", "the relay's threads"))?;
+        let (status, cpu_ms) = await_end(zygote)?;
+        relay.finish()?;
+        Ok(to_host.tell(&Told::Ended { status, cpu_ms }).map_err(RelayError::from)?)
+    }
+}
+
+/// Waits until the zygote has cloned a process: a handle on it.
+fn cloned(zygote: &Control) -> Result<OwnedFd, InitError> {
+    match zygote.recv_reply(true)? {
+        Some(Reply::Forked { pidfd, .. }) => Ok(pidfd),
+        Some(Reply::ForkFailed { errno, .. }) => {
+            let error = io::Error::from_raw_os_error(errno);
+            Err(InitError::Zygote(format!("it could not clone: {error}")))
+        }
+        Some(Reply::Fatal(why)) => Err(InitError::Zygote(why)),
+        _ => Err(InitError::Zygote("it cloned nothing".to_owned())),
+    }
+}
+
+/// Waits for the end of what the zygote cloned: its status, and its CPU time in milliseconds.
+fn await_end(zygote: &Control) -> Result<(i32, u64), InitError> {
+    match zygote.recv_reply(true)? {
+        Some(Reply::Exited { status, cpu_ms, .. }) => Ok((status, cpu_ms)),
+        Some(Reply::Fatal(why)) => Err(InitError::Zygote(why)),
+        _ => Err(InitError::Zygote("it did not say how its cell ended".to_owned())),
+    }
+}
+
+/// Has the zygote clone a template, and passes on what its channel carries until it serves as a zygote
+/// itself: its socket, and who hears the host next. `None` if it ended, of which the host was told.
+fn lead_template(
+    zygote: &Control,
+    from_host: FromHost,
+    to_host: &mut ToHost,
+) -> Result<Option<(Control, Listening)>, InitError> {
+    let (mut end, guest) = pair(DEFAULT_RING_BYTES)?;
+    let (template, theirs) = Control::pair()?;
+    let (memory, socket) = (guest.memory, guest.socket);
+    zygote.send_fork(&Fork { number: TEMPLATE, memory, socket, control: Some(theirs.into()) })?;
+    cloned(zygote)?;
+    let mut first = Vec::new();
+    if end.reader.recv(&mut first, Some(Instant::now() + BIRTH_PATIENCE))? != Received::Record {
+        return Err(InitError::Zygote("its template did not say that it is confined".to_owned()));
+    }
+    let relay_port = to_host.try_clone().map_err(RelayError::from)?;
+    let relay = relay_machine(end, first, from_host, relay_port)
+        .map_err(failed("start", "the relay's threads"))?;
+    if is_first(template.as_fd(), zygote.as_fd())? {
+        return Ok(Some((template, Listening::Relay(relay.finish()?))));
+    }
+    let (status, cpu_ms) = await_end(zygote)?;
+    relay.finish()?;
+    to_host.tell(&Told::Ended { status, cpu_ms }).map_err(RelayError::from)?;
+    Ok(None)
 }
 
 /// Waits until one of two sockets can be read; whether it is the first.

@@ -536,7 +536,9 @@ def serve():
     """Runs the host's operations one after another until it says stop."""
     _rehearse()
     while (command := native.take_command()) is not None:
-        if command[0] == "configure":
+        if command == ("configure", b""):
+            after_restore()
+        elif command[0] == "configure":
             configure(command[1])
             native.send_done(0)  # CONFIGURED
         else:
@@ -615,3 +617,11 @@ def after_fork():
         uuid._node = uuid._last_timestamp = None
     if (tempfile := modules.get("tempfile")) is not None:
         tempfile._name_sequence = None
+
+
+def after_restore():
+    """The same for one that goes on from a snapshot, as others do, without a fork between."""
+    after_fork()
+    if (random := sys.modules.get("random")) is not None:
+        random.seed()
+    _rehearse()

@@ -89,7 +89,7 @@ impl Qemu {
     }
 
     /// The arguments that a machine and everything that goes on from it have in common.
-    fn arguments(&self, shape: Shape, image: &ImageFiles, sharing: Sharing) -> Vec<String> {
+    fn arguments(shape: Shape, sharing: Sharing) -> Vec<String> {
         let mib = shape.memory_bytes >> 20;
         let (accelerator, cpu) = match shape.accelerator {
             Accelerator::Kvm => ("kvm".to_owned(), "host"),
@@ -99,7 +99,6 @@ impl Qemu {
             Sharing::Private => "off",
             Sharing::Copy => "on",
         };
-        let path = |path: &Path| path.display().to_string();
         [
             "-machine",
             "microvm,memory-backend=memory",
@@ -138,12 +137,6 @@ impl Qemu {
             "stdio,id=console,signal=off",
             "-serial",
             "chardev:console",
-            "-kernel",
-            &path(&image.kernel),
-            "-initrd",
-            &path(&image.initramfs),
-            "-append",
-            &image.command_line,
         ]
         .map(str::to_owned)
         .to_vec()
@@ -191,7 +184,8 @@ impl Qemu {
             self.facts.version.clone(),
             format!("{program:?}"),
             clock::processor(),
-            self.arguments(shape, &files, Sharing::Copy).join("\n"),
+            Self::arguments(shape, Sharing::Copy).join("\n"),
+            files.command_line,
         ];
         for part in parts {
             digest.update((part.len() as u64).to_le_bytes());
@@ -200,6 +194,8 @@ impl Qemu {
         digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Starts QEMU. With a `state` to come it waits for that, and needs no image: the kernel is in the
+    /// memory.
     fn start(
         &self,
         launcher: &Control,
@@ -208,17 +204,25 @@ impl Qemu {
         state: Option<OwnedFd>,
     ) -> Result<Machine, VmmError> {
         let Snapshot { shape, memory, image, key, .. } = snapshot;
-        let mut arguments = self.arguments(shape, &image, sharing);
+        let mut arguments = Self::arguments(shape, sharing);
+        // One that is not among the system's programs brings its folder.
+        let folder = self.facts.program.parent().and_then(Path::parent);
+        let mut read: Vec<PathBuf> = folder.map(Path::to_path_buf).into_iter().collect();
         if state.is_some() {
             arguments.extend(["-incoming", "defer"].map(str::to_owned));
+        } else {
+            let path = |path: &Path| path.display().to_string();
+            let (kernel, initramfs) = (path(&image.kernel), path(&image.initramfs));
+            let line = &image.command_line;
+            arguments.extend(
+                ["-kernel", &kernel, "-initrd", &initramfs, "-append", line].map(str::to_owned),
+            );
+            read.extend([image.kernel.clone(), image.initramfs.clone()]);
         }
         let devices = match shape.accelerator {
             Accelerator::Kvm => vec![PathBuf::from("/dev/kvm")],
             Accelerator::Tcg => Vec::new(),
         };
-        let mut read = vec![image.kernel.clone(), image.initramfs.clone()];
-        // One that is not among the system's programs brings its folder.
-        read.extend(self.facts.program.parent().and_then(Path::parent).map(Path::to_path_buf));
         Machine::start(Start {
             path: self.facts.program.clone(),
             arguments,

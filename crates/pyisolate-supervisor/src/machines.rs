@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pyisolate_abi::message::ToGuest;
 use pyisolate_channel::control::Control;
 use pyisolate_channel::relay::{
     RelayEnd, RelayError, SEED_BYTES, StreamWriter, Told, Wake, relay_host,
@@ -187,6 +188,7 @@ impl Inner {
         if let Some(resident) = cell.body.as_machine() {
             resident.ready();
         }
+        cell.tell(&ToGuest::Configure(&[])).map_err(SpawnError::Setup)?;
         if sharing == Sharing::Private {
             self.monitor.groups.place(&cell).inspect_err(|_| cell.condemn(Death::Killed))?;
         }

@@ -57,12 +57,14 @@ impl<R> MachineRelay<R> {
     }
 }
 
-/// Relays between a host's end and the stream to the host, in two threads.
+/// Relays between a host's end and the stream to the host, in two threads. `first` is what the guest
+/// has said already.
 ///
 /// # Errors
 /// The kernel has no thread to give.
 pub fn relay_machine<R: Read + Send + 'static, W: Write + Send + 'static>(
     end: HostEnd,
+    first: Vec<u8>,
     from_host: StreamReader<R>,
     mut to_host: StreamWriter<W>,
 ) -> io::Result<MachineRelay<R>> {
@@ -72,7 +74,7 @@ pub fn relay_machine<R: Read + Send + 'static, W: Write + Send + 'static>(
     let thread = || std::thread::Builder::new();
     let up = thread().spawn(move || {
         // A stream that broke is the end of the machine, which the other direction hears too.
-        let _ = pass_up(reader, &buffers_too, &mut to_host);
+        let _ = pass_up(reader, first, &buffers_too, &mut to_host);
     })?;
     let control_too = control.clone();
     let down = thread().spawn(move || {
@@ -88,10 +90,12 @@ pub fn relay_machine<R: Read + Send + 'static, W: Write + Send + 'static>(
 /// The guest's records, until it is marked dead and everything it said is passed on.
 fn pass_up(
     mut reader: HostReader,
+    first: Vec<u8>,
     buffers: &SharedBuffers,
     out: &mut StreamWriter<impl Write>,
 ) -> Result<(), RelayError> {
-    let mut record = Vec::new();
+    out.record(&first)?;
+    let mut record = first;
     reader.enter_reading();
     loop {
         match reader.recv(&mut record, None)? {
