@@ -69,8 +69,8 @@ pub enum Answer<'a> {
 /// Host to guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToGuest<'a> {
-    /// The cell's settings, a pickled dict; sent once, before anything else. An empty one may come
-    /// before: this guest goes on from a snapshot, and has to renew its randomness.
+    /// The cell's settings, a pickled dict; sent once, before anything else. To a guest that goes on
+    /// from a snapshot nobody's come before, by which it renews its randomness.
     Configure(&'a [u8]),
     /// `exec`
     Exec {

@@ -503,7 +503,11 @@ def _do(command):
 
 
 def configure(settings):
-    """Takes the cell's settings: the last thing that happens before guest code may run."""
+    """Takes the cell's settings: the last thing that happens before guest code may run.
+
+    False if they are only those of a cell that was restored, and nobody's yet: then it renews its
+    randomness, and goes where the caller's settings will go.
+    """
     global _imports, _imports_denied, _has_policy, _trusted_names
     settings = _pickle.loads(settings)
     _imports = frozenset(settings["imports"]) if settings["limited"] else None
@@ -520,6 +524,9 @@ def configure(settings):
     )
     wiring.configure(settings)
     _show_capabilities(wiring.names())
+    if settings["restored"]:
+        after_restore()
+    return not settings["restored"]
 
 
 def _show_capabilities(objects):
@@ -536,11 +543,9 @@ def serve():
     """Runs the host's operations one after another until it says stop."""
     _rehearse()
     while (command := native.take_command()) is not None:
-        if command == ("configure", b""):
-            after_restore()
-        elif command[0] == "configure":
-            configure(command[1])
-            native.send_done(0)  # CONFIGURED
+        if command[0] == "configure":
+            if configure(command[1]):
+                native.send_done(0)  # CONFIGURED
         else:
             _do(command)
     _flush()
@@ -625,3 +630,4 @@ def after_restore():
     if (random := sys.modules.get("random")) is not None:
         random.seed()
     _rehearse()
+    _resolve("math.floor")(1.5)

@@ -1,5 +1,6 @@
 //! Gives a confined cell its settings, after a look at whether what confines it is what is required.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use pyisolate_abi::pickle::{Caps, TrustedNames, Value};
 use pyisolate_broker::journal::Kind;
 use pyisolate_broker::{Session, SessionOptions};
 use pyisolate_jail::{LayerName, scratch};
-use pyisolate_policy::Limits;
+use pyisolate_policy::{Limits, Policy};
 
 use crate::cell::{CellShared, Settings, lock};
 use crate::error::{CellError, Death, SpawnError};
@@ -76,6 +77,7 @@ impl Inner {
         let policy = grants::in_force(&options.policy.unwrap_or_default(), &granted);
         let mut settings = grants::settings(&policy, has_policy, &options.capabilities);
         settings.extend(own_settings(&limits, &options.trusted, scope));
+        settings.push((Value::Text("restored".to_owned()), Value::Bool(false)));
         let pickle = Value::Dict(settings).to_pickle();
         let caps = Caps {
             pickle_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
@@ -119,6 +121,16 @@ impl Inner {
         };
         cell.tell(&ToGuest::Configure(&pickle)).map_err(died)
     }
+}
+
+/// What a guest is told when it goes on from a snapshot: nothing is granted, nothing limited yet, and
+/// its randomness is everybody's.
+pub(crate) fn nobodys_settings() -> Vec<u8> {
+    let mut settings = grants::settings(&Policy::default(), false, &BTreeMap::new());
+    let (limits, trusted) = (Limits::default(), TrustedNames::default());
+    settings.extend(own_settings(&limits, &trusted, Scope::Template));
+    settings.push((Value::Text("restored".to_owned()), Value::Bool(true)));
+    Value::Dict(settings).to_pickle()
 }
 
 /// What the guest's runtime has to know beside its grants.

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::body::Body;
 use crate::cell::{CellShared, lock};
+use crate::configure::nobodys_settings;
 use crate::confinement::hex;
 use crate::error::{Death, SpawnError};
 use crate::groups::group_limits;
@@ -188,7 +189,7 @@ impl Inner {
         if let Some(resident) = cell.body.as_machine() {
             resident.ready();
         }
-        cell.tell(&ToGuest::Configure(&[])).map_err(SpawnError::Setup)?;
+        cell.tell(&ToGuest::Configure(&nobodys_settings())).map_err(SpawnError::Setup)?;
         if sharing == Sharing::Private {
             self.monitor.groups.place(&cell).inspect_err(|_| cell.condemn(Death::Killed))?;
         }
