@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ pub struct Machine {
     pub(crate) shape: Shape,
     pub(crate) memory: Arc<OwnedFd>,
     pub(crate) monitor: UnixStream,
+    /// Whether the monitor was greeted: it says who it is once in its life.
+    pub(crate) greeted: AtomicBool,
     pub(crate) image: ImageFiles,
     /// Of the snapshot that it came from, or is to become.
     pub(crate) key: String,
@@ -116,6 +119,7 @@ impl Machine {
             shape: start.shape,
             memory: start.memory,
             monitor,
+            greeted: AtomicBool::new(false),
             image: start.image,
             key: start.key,
             version: start.version,

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pyisolate_channel::control::Control;
@@ -353,6 +354,9 @@ impl Monitor {
     }
 
     fn handshake(&mut self, machine: &Machine) -> Result<(), VmmError> {
+        if machine.greeted.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         match self.0.handshake() {
             Ok(_) => Ok(()),
             Err(qapi::ExecuteError::Io(error))
