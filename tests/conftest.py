@@ -14,6 +14,7 @@ import pytest
 
 import pyisolate
 from cells import assert_serves
+from machines import image
 
 _SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
 _LANDLOCK_CREATE_RULESET_VERSION = 1
@@ -99,6 +100,35 @@ def cell(supervisor: pyisolate.Supervisor) -> Iterator[Callable[..., pyisolate.C
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache with an image of numpy: the environment's, if that has one, else a new one."""
+    require("qemu", "userns", "seccomp")
+    given = os.environ.get("PYISOLATE_CACHE")
+    if given and (Path(given) / "names" / "default").is_file():
+        yield Path(given)
+        return
+    folder = tmp_path_factory.mktemp("machines")
+    folder.chmod(0o700)
+    built = image(folder, "build", "--package", "numpy")
+    if "no kernel:" in built.stderr:
+        missing("qemu", built.stderr.strip().splitlines()[-1])
+    assert built.returncode == 0, built.stderr
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def machines(image_cache: Path) -> Iterator[Path]:
+    """For a module's tests, cells in virtual machines: of that image, and by emulation."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYISOLATE_CACHE", str(image_cache))
+        environment.setenv("PYISOLATE_MICROVM_ACCEL", "tcg")
+        environment.delenv("PYISOLATE_MICROVM_IMAGE", raising=False)
+        environment.delenv("PYISOLATE_MICROVM_MEMORY", raising=False)
+        yield image_cache
 
 
 @pytest.fixture

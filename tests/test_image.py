@@ -13,22 +13,7 @@ import pytest
 from cells import PATIENCE
 from command import MODULE
 from conftest import missing
-
-BUILD_SECONDS = 600
-
-
-def image(cache, *words, **options):
-    """Run `pyisolate image` on a cache. Returns the finished process."""
-    return subprocess.run(
-        [*MODULE, "image", *words],
-        env={**os.environ, "PYISOLATE_CACHE": str(cache)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-        **options,
-    )
+from machines import image
 
 
 def answer(done, status=0):

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::clock;
 use crate::image::Image;
 use crate::machine::{Machine, Start};
-use crate::snapshot::{Snapshot, new_memory, seal, snapshots};
+use crate::snapshot::{Snapshot, new_memory, resident_bytes, seal, snapshots};
 use crate::vmm::{Accelerator, Facts, Shape, Sharing, Vmm, VmmError, failed};
 
 /// What of QEMU's own translator's memory is for translated code, in MiB: a guest's kernel and
@@ -277,6 +277,7 @@ impl Vmm for Qemu {
         let nothing = Snapshot {
             shape,
             memory: Arc::new(new_memory(shape.memory_bytes)?),
+            resident_bytes: 0,
             state: Arc::default(),
             image: ImageFiles::of(image, shape),
             key: self.key(image, shape),
@@ -331,8 +332,14 @@ impl Vmm for Qemu {
         machine.wait(MONITOR_PATIENCE);
         let memory = Arc::clone(&machine.memory);
         seal(&memory)?;
-        let (image, key) = (machine.image.clone(), machine.key.clone());
-        Ok(Snapshot { shape: machine.shape, image, memory, state: Arc::new(state), key })
+        Ok(Snapshot {
+            shape: machine.shape,
+            resident_bytes: resident_bytes(&memory),
+            memory,
+            state: Arc::new(state),
+            image: machine.image.clone(),
+            key: machine.key.clone(),
+        })
     }
 }
 

@@ -32,6 +32,9 @@ const COPY_BYTES: usize = 1 << 20;
 pub struct Snapshot {
     pub(crate) shape: Shape,
     pub(crate) memory: Arc<OwnedFd>,
+    /// How much of the memory held something when it stood still, in bytes. Later the kernel fills
+    /// holes with zeros, wherever a machine goes on from one.
+    pub(crate) resident_bytes: u64,
     pub(crate) state: Arc<Vec<u8>>,
     /// What its machines are started from.
     pub(crate) image: ImageFiles,
@@ -55,8 +58,8 @@ impl Snapshot {
 
     /// The memory of it that holds something, in bytes: what all its machines share.
     #[must_use]
-    pub fn resident_bytes(&self) -> u64 {
-        rustix::fs::fstat(&self.memory).map_or(0, |stat| stat.st_blocks.cast_unsigned() * 512)
+    pub const fn resident_bytes(&self) -> u64 {
+        self.resident_bytes
     }
 
     /// Reads it from the cache; `None` if there is none of that key, or not all of it.
@@ -102,6 +105,7 @@ impl Snapshot {
         seal(&memory)?;
         Ok(Some(Self {
             shape: Shape { accelerator, memory_bytes: length },
+            resident_bytes: resident_bytes(&memory),
             memory: Arc::new(memory),
             state: Arc::new(state),
             image,
@@ -166,6 +170,11 @@ pub(crate) fn new_memory(bytes: u64) -> Result<OwnedFd, VmmError> {
     Ok(memory)
 }
 
+/// How much of a memory is no hole, in bytes.
+pub(crate) fn resident_bytes(memory: &OwnedFd) -> u64 {
+    rustix::fs::fstat(memory).map_or(0, |stat| stat.st_blocks.cast_unsigned() * 512)
+}
+
 /// Makes sure that nobody changes a memory any more. Refused while anybody could still write to it.
 pub(crate) fn seal(memory: &OwnedFd) -> Result<(), VmmError> {
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
@@ -213,6 +222,7 @@ mod tests {
         seal(&memory).unwrap();
         Snapshot {
             shape: Shape { accelerator: Accelerator::Tcg, memory_bytes: 4 << 20 },
+            resident_bytes: resident_bytes(&memory),
             memory: Arc::new(memory),
             state: Arc::new(b"devices".to_vec()),
             image: ImageFiles::default(),
