@@ -313,12 +313,12 @@ def test_trouble_before_the_start_is_json_too(run):
     assert end["stats"] is None
 
 
-def test_a_backend_of_a_later_release_is_refused_clearly(run):
-    done = run("post(1)", "--backend", "microvm")
-    assert done.stderr == (
-        "pyisolate: --backend microvm is not in this release: use --backend process\n"
-    )
-    assert done.returncode == 6
+def test_a_machine_without_an_image_says_how_to_make_one(run, tmp_path):
+    nowhere = {**os.environ, "PYISOLATE_CACHE": str(tmp_path / "cache")}
+    done = run("post(1)", "--backend", "microvm", env=nowhere)
+    assert done.stderr.startswith("pyisolate: there is no image")
+    assert "pyisolate image build" in done.stderr
+    assert (done.stdout, done.returncode) == ("", 6)
 
 
 def test_a_script_runs_in_a_sub_interpreter(run):

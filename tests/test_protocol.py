@@ -120,8 +120,9 @@ def test_the_error_tree():
         assert issubclass(getattr(pyisolate, name), pyisolate.SandboxError)
 
 
-def test_a_backend_that_is_not_there_yet_is_no_value_error():
-    with pytest.raises(pyisolate.SandboxError, match="process"):
+def test_a_backend_that_lacks_something_is_no_value_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYISOLATE_CACHE", str(tmp_path))
+    with pytest.raises(pyisolate.SandboxError, match="pyisolate image build"):
         pyisolate.spawn("backend", backend="microvm")
 
 

@@ -1,33 +1,45 @@
 """Every backend gives the recorded transcripts, and the suite is able to fail."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 import pyisolate
-from pyisolate.conformance import Program, Runner, programs
+from conftest import missing
+from pyisolate.conformance import Program, Runner, Runners, programs
 from pyisolate.conformance.backends import FEATURES
 from pyisolate.conformance.canonical import canonical
 from pyisolate.conformance.host import Host
 from pyisolate.conformance.recorded import digest, dump, load
 
 PROGRAMS = programs()
-BACKENDS = ["process", "subinterpreter"]
-"""Those that the suite is run against, wherever `spawn` can make a cell of them."""
+BACKENDS = ["process", "subinterpreter", pytest.param("microvm", marks=pytest.mark.slow)]
+"""Those that the suite is run against."""
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def runner(request, require):
-    require("userns", "seccomp")
+def outcomes(request, require):
+    """`outcomes(program)`: what became of it. Machines run ahead of the tests, one for each CPU."""
+    backend = request.param
+    require("userns", "seccomp", *(["qemu"] if backend == "microvm" else []))
+    chosen = [
+        item.callspec.params["program"]
+        for item in request.session.items
+        if "outcomes" in item.fixturenames and item.callspec.params["outcomes"] == backend
+    ]
+    jobs = os.process_cpu_count() if backend == "microvm" else 1
     try:
-        with Runner(request.param, load()) as runner:
-            yield runner
+        runners = Runners(backend, load(), jobs)
     except pyisolate.SandboxError as error:
-        if "not in this release" not in str(error):
+        if backend != "microvm":
             raise
-        pytest.skip(f"{request.param}: {error}")
+        missing("qemu", str(error))
+    with runners:
+        running = {program.name: runners.start(program) for program in chosen}
+        yield lambda program: running[program.name].result(50)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +50,10 @@ def process(require):
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[program.name for program in PROGRAMS])
-def test_the_transcript_is_the_recorded_one(runner, program):
-    outcome = runner.run(program)
+def test_the_transcript_is_the_recorded_one(outcomes, program):
+    outcome = outcomes(program)
     if outcome.verdict == "not applicable":
-        pytest.skip(f"{runner.backend.name} does not offer {', '.join(outcome.missing)}")
+        pytest.skip(f"the backend does not offer {', '.join(outcome.missing)}")
     assert outcome.sha256 == digest(load_once()[program.name]), outcome.diff()
 
 
@@ -132,10 +144,16 @@ def test_a_value_has_one_text():
 SOME = "namespace/o*"
 
 
-def run(*words):
+def run(*words, **options):
     command = [sys.executable, "-m", "pyisolate", "conformance", *words]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **options,
     )
 
 
@@ -203,6 +221,7 @@ def test_the_list_is_all_of_them():
         (["-k", "no such program"], "no such program"),
         (["--record", "/tmp/x", "-k", "values"], "leave out -k"),
         (["--expected", "/no/such/file", "-k", SOME], "/no/such/file"),
+        (["--jobs", "-1"], "-1"),
         (["word"], "word"),
     ],
 )
@@ -212,10 +231,21 @@ def test_a_command_line_that_makes_no_sense_is_exit_status_2(words, said):
     assert said in done.stderr
 
 
-def test_a_backend_that_is_not_there_is_exit_status_6():
-    done = run("--backend", "microvm", "-k", SOME)
+def test_a_backend_that_is_not_there_is_exit_status_6(tmp_path):
+    done = run(
+        "--backend", "microvm", "-k", SOME, env={**os.environ, "PYISOLATE_CACHE": str(tmp_path)}
+    )
     assert (done.returncode, done.stdout) == (6, "")
     assert "microvm" in done.stderr
+    assert "pyisolate image build" in done.stderr
+
+
+@pytest.mark.usefixtures("_cells")
+def test_several_jobs_give_what_one_gives():
+    one = run("-k", SOME, "--json")
+    four = run("-k", SOME, "--json", "--jobs", "4")
+    assert one.returncode == four.returncode == 0
+    assert one.stdout.splitlines()[:-1] == four.stdout.splitlines()[:-1]
 
 
 def test_the_help_says_how():

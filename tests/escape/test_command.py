@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +19,16 @@ from pyisolate.attack.suite import WALL
 SOME = "read: io"
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pyisolate", "attack", *words]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=55, check=False, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=env,
     )
 
 
@@ -117,10 +125,13 @@ def test_a_command_line_that_makes_no_sense_is_exit_status_2(words: list[str], s
     assert said in done.stderr
 
 
-def test_a_backend_that_is_not_there_is_exit_status_6():
-    done = run("--backend", "microvm", "-k", SOME)
+def test_a_backend_that_is_not_there_is_exit_status_6(tmp_path: Path):
+    done = run(
+        "--backend", "microvm", "-k", SOME, env={**os.environ, "PYISOLATE_CACHE": str(tmp_path)}
+    )
     assert (done.returncode, done.stdout) == (6, "")
     assert "microvm" in done.stderr
+    assert "pyisolate image build" in done.stderr
 
 
 def test_the_help_says_how_and_what():

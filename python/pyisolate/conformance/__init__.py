@@ -10,7 +10,7 @@ It judges behaviour, not walls: how well a backend confines is no matter of this
 
 from pyisolate.conformance.backends import BACKENDS, Backend
 from pyisolate.conformance.program import Program
-from pyisolate.conformance.runner import Outcome, Runner
+from pyisolate.conformance.runner import Outcome, Runner, Runners
 from pyisolate.conformance.suite import programs
 
-__all__ = ["BACKENDS", "Backend", "Outcome", "Program", "Runner", "programs"]
+__all__ = ["BACKENDS", "Backend", "Outcome", "Program", "Runner", "Runners", "programs"]

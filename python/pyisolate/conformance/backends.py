@@ -20,6 +20,8 @@ class Backend:
 
     name: BackendMode
     offers: frozenset[str]
+    ready: int = 0
+    """Cells that each runner keeps ready, where one takes longer to make than a program to run."""
 
 
 BACKENDS: dict[str, Backend] = {
@@ -28,6 +30,6 @@ BACKENDS: dict[str, Backend] = {
         Backend("process", frozenset(FEATURES)),
         # One interpreter among others in the host's process, on one thread of its own.
         Backend("subinterpreter", frozenset()),
-        Backend("microvm", frozenset(FEATURES)),
+        Backend("microvm", frozenset(FEATURES), ready=1),
     )
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from pyisolate.conformance import recorded
 from pyisolate.conformance.backends import BACKENDS, FEATURES
 from pyisolate.conformance.program import Program
-from pyisolate.conformance.runner import Outcome, Runner
+from pyisolate.conformance.runner import Outcome, Runners
 from pyisolate.conformance.suite import programs
 from pyisolate.errors import SandboxError
 
@@ -28,6 +28,7 @@ _MORE = """\
 examples:
   pyisolate conformance
   pyisolate conformance --backend process -k 'values/*' --json
+  PYISOLATE_MICROVM_ACCEL=tcg pyisolate conformance --backend microvm
   pyisolate conformance --transcripts before; pyisolate conformance --list
 
 exit status:
@@ -62,6 +63,13 @@ def _flags() -> argparse.ArgumentParser:
         default="",
         help="only programs whose name has this in it; * and ? stand for anything",
     )
+    flags.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=0,
+        help="programs at once; without it one, and one for each CPU where cells are machines",
+    )
     flags.add_argument("--list", action="store_true", help="print the programs' names, run nothing")
     flags.add_argument("--json", action="store_true", help="print a line of JSON for each program")
     flags.add_argument(
@@ -95,6 +103,8 @@ def main(words: Sequence[str]) -> int:
     chosen = [one for one in programs() if fnmatch.fnmatchcase(one.name, f"*{asked.pattern}*")]
     if not chosen:
         return _complain(USAGE, f"no program's name has {asked.pattern!r} in it; see --list")
+    if asked.jobs < 0:
+        return _complain(USAGE, f"--jobs {asked.jobs} is below 1")
     if asked.record and asked.pattern:
         return _complain(USAGE, "--record writes the whole file: leave out -k")
     try:
@@ -117,8 +127,10 @@ def _do(chosen: list[Program], asked: argparse.Namespace) -> int:
         return SAME
     # A recording that is being replaced need not be there.
     expected = {} if asked.record else _expected(asked.expected)
-    with Runner(asked.backend, expected) as runner:
-        return _run(runner, chosen, asked)
+    ready = BACKENDS[asked.backend].ready
+    jobs = asked.jobs or (os.process_cpu_count() if ready else None) or 1
+    with Runners(asked.backend, expected, jobs) as runners:
+        return _run(runners, chosen, asked)
 
 
 def _complain(status: int, message: str) -> int:
@@ -139,16 +151,17 @@ def _list(chosen: list[Program], as_json: bool) -> None:
             print(program.name + (f"  (needs {', '.join(needs)})" if needs else ""))
 
 
-def _run(runner: Runner, chosen: list[Program], asked: argparse.Namespace) -> int:
+def _run(runners: Runners, chosen: list[Program], asked: argparse.Namespace) -> int:
     """Run the chosen programs; returns the exit status."""
     begun = time.monotonic()
     counts: Counter[str] = Counter()
     given: dict[str, str] = {}
     shows_progress = sys.stderr.isatty() and not asked.json
-    for number, program in enumerate(chosen, 1):
+    started = [runners.start(program) for program in chosen]
+    for number, (program, running) in enumerate(zip(chosen, started, strict=True), 1):
         if shows_progress:
             print(f"\r\x1b[K{number}/{len(chosen)} {program.name}", end="", file=sys.stderr)
-        outcome = runner.run(program)
+        outcome = running.result()
         counts[outcome.verdict] += 1
         if outcome.verdict != "not applicable":
             given[program.name] = outcome.transcript
@@ -166,7 +179,7 @@ def _run(runner: Runner, chosen: list[Program], asked: argparse.Namespace) -> in
         recorded.save(asked.record, given)
         _say(f"{len(given)} transcripts are in {asked.record}", asked.json)
         return SAME
-    _print_end(runner.backend.name, counts, time.monotonic() - begun, asked.json)
+    _print_end(runners.backend.name, counts, time.monotonic() - begun, asked.json)
     return DIFFERENT if counts["different"] else SAME
 
 

@@ -1,12 +1,15 @@
-"""Runs programs against one backend, in one supervisor, and compares what they gave."""
+"""Runs programs against one backend, and compares what they gave."""
 
 import difflib
 import logging
 import tempfile
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self
 
@@ -62,9 +65,11 @@ class Runner:
         self.recorded = recorded
         # What the supervisor logs for people is no part of a transcript.
         logging.getLogger("pyisolate").addHandler(logging.NullHandler())
-        self.supervisor = pyisolate.Supervisor(policy_token=TOKEN)
+        self.supervisor = pyisolate.Supervisor(
+            self.backend.ready, backend=self.backend.name, policy_token=TOKEN
+        )
         try:
-            self.supervisor.spawn("probe", backend=self.backend.name).kill()
+            self.supervisor.spawn("probe").kill()
         except BaseException:
             self.supervisor.shutdown()
             raise
@@ -97,6 +102,49 @@ class Runner:
     def close(self) -> None:
         """End the supervisor."""
         self.supervisor.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Runners:
+    """Several runners of one backend, for as many programs at once.
+
+    Raises `pyisolate.SandboxError` if this host cannot make a cell of that backend.
+    """
+
+    def __init__(self, backend: str, recorded: Mapping[str, str], jobs: int) -> None:
+        self.backend = BACKENDS[backend]
+        self._idle: SimpleQueue[Runner] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="pyisolate-conformance")
+        with ExitStack() as made:
+            for _ in range(jobs):
+                self._idle.put(made.enter_context(Runner(backend, recorded)))
+            self._runners = made.pop_all()
+
+    def start(self, program: Program) -> Future[Outcome]:
+        """Have a program run once a runner is free. Programs start in the order of the calls."""
+        return self._threads.submit(self._run, program)
+
+    def _run(self, program: Program) -> Outcome:
+        runner = self._idle.get()
+        try:
+            return runner.run(program)
+        finally:
+            self._idle.put(runner)
+
+    def close(self) -> None:
+        """Start no further program, wait for those that run, and end the supervisors."""
+        self._threads.shutdown(cancel_futures=True)
+        self._runners.close()
 
     def __enter__(self) -> Self:
         return self
