@@ -14,6 +14,7 @@ mod counts;
 mod demo;
 mod error;
 mod interpreter;
+mod machines;
 mod probe;
 mod process;
 mod setup;

@@ -6,6 +6,7 @@ use std::process::{Command, ExitStatus};
 
 use crate::counts::Counts;
 use crate::error::XtaskError;
+use crate::machines;
 use crate::process::{self, Stream};
 use crate::setup::{self, Profile, Venv};
 
@@ -22,13 +23,21 @@ Options:
 
 Everything else goes to pytest: cargo xtask test --only python -k recv
 
+Cells in virtual machines are tested with an image that is built into target/microvm, where QEMU is
+installed and a kernel can be fetched; by emulation, unless the environment says otherwise.
+
 Environment:
-  PYISOLATE_REQUIRE   Kernel features, comma-separated (landlock,seccomp,userns,…), whose
-                      absence is a failure instead of a skip";
+  PYISOLATE_REQUIRE         Features, comma-separated (landlock,seccomp,userns,qemu,…), whose
+                            absence is a failure instead of a skip
+  PYISOLATE_MICROVM_ACCEL   kvm or tcg
+  PYISOLATE_CACHE           A folder with an image of yours: then none is built";
 
 /// Crates whose test programs would have to link libpython. They have no tests of their own: what
 /// they do is tested from Python, inside a real interpreter.
 const LINK_PYTHON: [&str; 2] = ["pyisolate-guest", "pyisolate-python"];
+
+/// What runs virtual machines. Emulation works on every host, and by name alone.
+const ACCELERATOR: &str = "PYISOLATE_MICROVM_ACCEL";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -59,7 +68,12 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), XtaskError> {
         rust(&venv, options.fast, &mut tally)?;
     }
     if options.only != Some(Part::Rust) {
-        tally.run("pytest", &mut pytest(&venv, &options), Stream::Stdout)?;
+        let mut pytest = pytest(&venv, &options);
+        machines::equip(&venv, &mut pytest)?;
+        if machines::is_unset(ACCELERATOR) {
+            pytest.env(ACCELERATOR, "tcg");
+        }
+        tally.run("pytest", &mut pytest, Stream::Stdout)?;
     }
     tally.close()
 }
