@@ -54,10 +54,10 @@ def test_nothing_is_left_behind(require, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backend", "why"), [("microvm", "not in this release"), ("docker", "unknown backend")]
+    ("backend", "why"), [("microvm", "pyisolate image build"), ("docker", "unknown backend")]
 )
-def test_another_backend_is_refused_clearly(backend, why):
-    done = demo("--backend", backend)
+def test_a_backend_that_is_not_there_is_refused_clearly(backend, why, tmp_path):
+    done = demo("--backend", backend, env={**os.environ, "PYISOLATE_CACHE": str(tmp_path)})
     assert done.returncode == 1
     assert why in done.stderr
     assert "Traceback" not in done.stderr
