@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import broker
+import microvm
 import subinterpreter
 from figures import median, names, rows, show
 
@@ -253,6 +254,7 @@ def main() -> int:
         ("Files", broker.files),
         ("Journal", broker.journal),
         ("Sub-interpreters", subinterpreter.cells),
+        ("Virtual machines", microvm.cells),
     ]
     for title, run in sections:
         if options.only is None or options.only.lower() in title.lower():
