@@ -54,9 +54,9 @@ class Supervisor:
     backend has; names of layers, which must be enforced beside the default ones; or `"none"`,
     whatever this host gives, with a warning. `pyisolate doctor` shows what there is.
 
-    `accel`: what runs the instructions of `microvm` cells: `"kvm"`, or `"tcg"` for emulation, which is
-    slow and no boundary of the hardware's. `PYISOLATE_MICROVM_ACCEL` says it too; else it is KVM,
-    and where that does not work nothing takes its place.
+    `accel`: what runs the instructions of `microvm` cells: `"kvm"`, or `"tcg"` for emulation, which
+    is slow and no boundary of the hardware's. `PYISOLATE_MICROVM_ACCEL` says it too; else it is
+    KVM, and where that does not work nothing takes its place.
     `image`: what `microvm` cells are made of, by the name or hash of `pyisolate image build`;
     `PYISOLATE_MICROVM_IMAGE` says it too; else the image named `default`.
 
@@ -133,9 +133,9 @@ class Supervisor:
     ) -> Cell:
         """Make a cell.
 
-        `backend`: where its wall stands, unless as the supervisor's: `process`; `subinterpreter` for
-        code that is trusted somewhat, in an interpreter of this process behind a thread's wall; or
-        `microvm`, a virtual machine that goes on from a snapshot.
+        `backend`: where its wall stands, unless as the supervisor's: `process`; `subinterpreter`
+        for code that is trusted somewhat, in an interpreter of this process behind a thread's wall;
+        or `microvm`, a virtual machine that goes on from a snapshot.
         `name`: 1 to 64 of letters, digits, `_`, `-` and `.`; a live cell's name is taken.
         `policy`: what the cell may have: a template's name, the path of a policy document (text
         with a slash in it, or that ends in .yml, .yaml, .toml or .json), a document as a dict, or a
@@ -237,9 +237,7 @@ class Supervisor:
             raise TypeError("imports is a list of module names, not one string")
         if backend is None:
             backend = "microvm" if self._backend == "microvm" else "process"
-        return self._core.template(
-            list(imports), setup, _checked(backend, self._has_environment)
-        )
+        return self._core.template(list(imports), setup, _checked(backend, self._has_environment))
 
     def set_policy_token(self, token: str | bytes) -> None:
         """Set the token that `reload_policy` and `watch_policy` ask for."""
