@@ -132,6 +132,8 @@ impl CellShared {
                     if over || !(patience.go_on)() {
                         // The caller's own frame, the last, is withdrawn; the others go on waiting.
                         outbound.backlog.pop_back();
+                        drop(outbound);
+                        self.flush();
                         return Err(if over {
                             CellError::Full { after: patience.timeout }
                         } else {
@@ -271,13 +273,24 @@ impl CellShared {
 
     /// Sends what waits, as far as there is room. Where another thread is sending, it does this.
     pub(crate) fn flush(&self) {
-        let Ok(mut outbound) = self.outbound.try_lock() else { return };
-        let outbound = &mut *outbound;
+        loop {
+            let Ok(mut outbound) = self.outbound.try_lock() else { return };
+            let nothing_waits = self.flush_held(&mut outbound);
+            drop(outbound);
+            // An answer that came between the last look and the release found the writer taken.
+            if !nothing_waits || lock(&self.answers).is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The same for who holds the writer; whether there was nothing left to be sent.
+    fn flush_held(&self, outbound: &mut Outbound) -> bool {
         loop {
             if outbound.backlog.is_empty() {
                 outbound.backlog.extend(lock(&self.answers).pop_front());
             }
-            let Some(first) = outbound.backlog.front_mut() else { return };
+            let Some(first) = outbound.backlog.front_mut() else { return true };
             match first.transmit(&mut outbound.writer, &self.control, None) {
                 Ok(Sent::Sent) => {
                     self.sent.fetch_add(1, Ordering::Relaxed);
@@ -285,16 +298,23 @@ impl CellShared {
                 }
                 // The socket is full of descriptors, and nothing tells when the guest takes one.
                 Ok(Sent::Full) if first.descriptor.is_some() => {
-                    return self.monitor.read_soon(self.number);
+                    self.monitor.read_soon(self.number);
+                    return false;
                 }
                 // The guest rings when it has made room, unless it did just now.
                 Ok(Sent::Full) => match outbound.writer.want_room_bell() {
                     Ok(true) => {}
-                    Ok(false) => return,
-                    Err(error) => return self.condemn(error.into()),
+                    Ok(false) => return false,
+                    Err(error) => {
+                        self.condemn(error.into());
+                        return false;
+                    }
                 },
-                Ok(Sent::PeerGone) => return,
-                Err(error) => return self.condemn(error.into()),
+                Ok(Sent::PeerGone) => return false,
+                Err(error) => {
+                    self.condemn(error.into());
+                    return false;
+                }
             }
         }
     }
