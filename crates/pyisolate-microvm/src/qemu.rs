@@ -162,6 +162,8 @@ impl Qemu {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "a cached snapshot is of no use"),
         }
+        // What is there of it is no whole one, and would be in the way of that.
+        Snapshot::remove(&folder, &key)?;
         tracing::info!(image = image.hash(), accelerator = %shape.accelerator, "booting the image");
         let machine = self.boot(launcher, image, shape)?;
         machine.await_booted(patience)?;

@@ -113,6 +113,20 @@ impl Snapshot {
         }))
     }
 
+    /// Removes what the cache has of a key, if anything.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn remove(folder: &Path, key: &str) -> Result<(), VmmError> {
+        let path = folder.join(key);
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(VmmError::Cache { call: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes it to the cache: into a folder beside, which gets its name when it is whole.
     ///
     /// # Errors
@@ -265,5 +279,9 @@ mod tests {
         let memory = File::options().write(true).open(folder.path().join("key/memory")).unwrap();
         memory.set_len(1 << 20).unwrap();
         assert!(load(folder.path()).is_none());
+        Snapshot::remove(folder.path(), "key").unwrap();
+        Snapshot::remove(folder.path(), "key").unwrap();
+        sample().store(folder.path()).unwrap();
+        assert!(load(folder.path()).is_some());
     }
 }

@@ -28,8 +28,9 @@ use crate::supervisor::Inner;
 
 /// The image that cells are made of if nobody names one.
 const DEFAULT_IMAGE: &str = "default";
-/// The memory of a machine if nobody says otherwise, in bytes: the default limit of a cell's, twice.
-const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
+/// The memory of a machine if nobody says otherwise, in bytes: the default limit of a cell's, thrice,
+/// so that it is left where a template brings large packages. What nobody writes to costs nothing.
+const DEFAULT_MEMORY_BYTES: u64 = 3 << 29;
 /// What the kernel and the processes beside the cell's need of a machine, beyond what its snapshot
 /// holds already, in bytes.
 const KERNEL_BYTES: u64 = 64 << 20;
@@ -52,7 +53,7 @@ pub struct MachineOptions {
     pub image: Option<String>,
     /// The accelerator; `PYISOLATE_MICROVM_ACCEL`, else KVM. There is no choice by what works.
     pub accelerator: Option<Accelerator>,
-    /// The memory of each machine, in bytes; `PYISOLATE_MICROVM_MEMORY`, else 1 GiB.
+    /// The memory of each machine, in bytes; `PYISOLATE_MICROVM_MEMORY`, else 1.5 GiB.
     pub memory_bytes: Option<u64>,
 }
 
@@ -258,15 +259,17 @@ fn lead(
 
 fn note_end(cell: &CellShared, resident: &Resident, end: RelayEnd) {
     let why = match end {
-        RelayEnd::Told(Told::Booted) => return resident.stands_still(),
+        RelayEnd::Told(Told::Booted) if resident.is_handed_over() => {
+            return resident.stands_still();
+        }
         RelayEnd::Told(Told::Ended { status, cpu_ms }) => {
             // It is killed next: this is the last look at what it used.
             resident.cpu_ms();
             return resident.ended(MachineEnd::Process(status), cpu_ms);
         }
         RelayEnd::Told(Told::Fatal(why)) => why,
-        RelayEnd::Told(Told::Wake(_)) => {
-            let what = "its machine said what only a host says".to_owned();
+        RelayEnd::Told(told @ (Told::Booted | Told::Wake(_))) => {
+            let what = format!("its machine said what has no place here: {told:?}");
             cell.condemn(Death::Violation(what.clone()));
             what
         }
