@@ -8,6 +8,7 @@ until the host has it execute something, which it does as root of the machine.
 
 import ctypes
 import os
+import pickle
 import struct
 import time
 
@@ -29,9 +30,12 @@ def prepare():
     ports = "/sys/class/virtio-ports"
     while True:
         for name in os.listdir(ports) if os.path.isdir(ports) else ():
-            with open(f"{ports}/{name}/name") as text:
-                if text.read().strip() == "pyisolate":
-                    return os.open(f"/dev/{name}", os.O_RDWR)
+            try:
+                with open(f"{ports}/{name}/name") as text:
+                    if text.read().strip() == "pyisolate":
+                        return os.open(f"/dev/{name}", os.O_RDWR)
+            except OSError:
+                pass  # it is not there yet
         time.sleep(0.01)
 
 
@@ -81,8 +85,9 @@ def serve():
             continue
         kind, count, id = struct.unpack("<BxHI4x", record[:HEAD_BYTES])
         body = record[HEAD_BYTES + 8 * count :]
-        if kind == CONFIGURE and body:
-            send(DONE, id=0)
+        if kind == CONFIGURE:
+            if not pickle.loads(body)["restored"]:
+                send(DONE, id=0)
         elif kind == EXEC:
             exec(body.decode(), globals())
             send(DONE, id=id)

@@ -78,7 +78,7 @@ def test_megabytes_both_ways(supervisor):
 
 def test_a_host_that_takes_late_loses_nothing(supervisor):
     count = 100_000
-    with supervisor.spawn("eager", unread_messages_max=5000) as cell:
+    with supervisor.spawn("eager", unread_messages_max=5000, wall_time_ms=120_000) as cell:
         posting = cell.exec(f"for number in range({count}): post(number)")
         assert until(lambda: cell.stats.received >= 5000)
         time.sleep(1)
@@ -90,8 +90,7 @@ def test_a_host_that_takes_late_loses_nothing(supervisor):
 def test_a_guest_that_takes_late_loses_nothing(supervisor):
     with supervisor.spawn("lazy") as cell:
         taking = cell.exec(
-            "for _ in range(1000): pass\nresult = [recv(9) for _ in range(5000)]\n"
-            "post(result == list(range(5000)))"
+            "result = [recv(9) for _ in range(5000)]\npost(result == list(range(5000)))"
         )
         for number in range(5000):
             cell.post(number, timeout=PATIENCE)
@@ -199,7 +198,7 @@ def test_its_figures(supervisor):
         run(cell, "data = bytes(range(256)) * (40 << 12); data = bytearray(data)")
         run(cell, "for _ in range(3_000_000): pass\nprint('x' * 1000)")
         after = cell.stats
-        assert 0 < before.wall_ms < after.wall_ms < 60_000
+        assert before.wall_ms < after.wall_ms < 60_000
         assert before.cpu_ms + 50 < after.cpu_ms <= after.wall_ms * 2
         assert after.mem_bytes - before.mem_bytes > 30 * MIB
         assert after.mem_bytes < 600 * MIB
@@ -405,9 +404,16 @@ def test_no_qemu(monkeypatch):
     assert "install" in said
 
 
-def test_what_is_no_qemu(monkeypatch):
-    monkeypatch.setenv("PYISOLATE_QEMU", "/bin/true")
-    assert "/bin/true" in refusal().replace(os.path.realpath("/bin/true"), "/bin/true")
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("nonsense", "does not tell its version"), ("QEMU emulator version 5.2.0", "too old")],
+)
+def test_what_is_no_fitting_qemu(monkeypatch, tmp_path, said, told):
+    program = tmp_path / "qemu"
+    program.write_text(f"#!/bin/sh\necho {said}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PYISOLATE_QEMU", str(program))
+    assert told in refusal()
 
 
 def test_no_kvm_is_no_emulation(monkeypatch):

@@ -7,6 +7,7 @@ it likes to every device that the machine has. Other cells of the host answer ca
 import contextlib
 import gc
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ class Neighbours:
         self.thread.start()
 
     def work(self):
+        cell = self.cells[0]
         try:
             while not self.stopped:
                 for cell in self.cells:
@@ -49,13 +51,14 @@ class Neighbours:
                 self.answered += 1
                 time.sleep(0.05)
         except BaseException as error:
+            error.add_note(f"{cell.name}: {cell.stats}")
             self.error = error
 
     def check(self):
         """They answer now."""
         before = self.answered
         assert until(lambda: self.answered > before + 1 or self.error), "a neighbour hangs"
-        assert self.error is None, self.error
+        assert self.error is None, (self.error, self.error.__notes__)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def neighbours(machines):
         yield neighbours
         neighbours.stopped = True
         neighbours.thread.join(PATIENCE)
-        assert neighbours.error is None, neighbours.error
+        assert neighbours.error is None, (neighbours.error, neighbours.error.__notes__)
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +104,10 @@ def supervisor(make_image):
     with pytest.MonkeyPatch.context() as patch:
         # Its registers are there for whoever asks, which a kernel of one's own can have as well.
         patch.setenv("PYISOLATE_CACHE", str(make_image(iomem="relaxed")))
-        with pyisolate.Supervisor(backend="microvm") as supervisor:
-            supervisor.spawn("first").kill()
-            yield supervisor
+        supervisor = pyisolate.Supervisor(backend="microvm")
+        supervisor.spawn("first").kill()  # which is when it looks for its image
+    with supervisor:
+        yield supervisor
 
 
 @pytest.fixture
@@ -255,16 +259,16 @@ for name in sorted(os.listdir("/dev")):
     os.close(fd)
 """,
     "every port": """
-try:
-    fd = os.open("/dev/port", os.O_RDWR)
-except OSError:
-    fd = None
-for number in range(0x10000):
-    if number in (0x61, 0x64, 0x70, 0x92, 0x604, 0xcf9) or 0x3f8 <= number < 0x400: continue
-    for value in (b"\\0", b"\\xff"):
-        try:
-            if fd is not None: os.pwrite(fd, value, number); wrote += 1
-        except OSError: pass
+import mmap
+if libc.iopl(3): raise OSError(ctypes.get_errno(), "iopl")
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex("89fa89f0eec3"))  # mov edx, edi; mov eax, esi; out dx, al; ret
+place = ctypes.addressof(ctypes.c_char.from_buffer(code))
+out = ctypes.CFUNCTYPE(None, ctypes.c_uint, ctypes.c_uint)(place)
+ends = {0x61, 0x64, 0x92, 0x604, 0xcf9, *range(0x3f8, 0x400)}  # of the machine, or its console
+for number in [number for number in range(0x10000) if number not in ends] + sorted(ends):
+    for value in (0, 255, 254):
+        out(number, value); wrote += 1
 """,
     "the registers of its devices": """
 import mmap, re
@@ -295,6 +299,8 @@ for begin, end in ranges:
 @pytest.mark.parametrize("source", DEVICES.values(), ids=DEVICES)
 def test_devices(supervisor, watched, source):
     """What they do to its own machine is its own affair. The control: something was written."""
+    if "iopl" in source and os.uname().machine != "x86_64":
+        pytest.skip("x86_64: this architecture has no ports")
     report = "\nsend(LOG, b'info', str(wrote).encode(), b'\\x80\\x05}.')\n"
     with supervisor.spawn("devices", **{**LIMITS, "wall_time_ms": 15_000}) as cell:
         # Told from time to time, since the end may come at any moment.

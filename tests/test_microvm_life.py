@@ -74,6 +74,11 @@ def test_a_monitor_that_stands_still(supervisor):
 
 def test_a_launcher_that_is_killed():
     before = holdings()
+    kill_a_launcher()
+    assert until(lambda: not left(before)), left(before)
+
+
+def kill_a_launcher():
     outside = set(children())
     with pyisolate.Supervisor(1, backend="microvm") as supervisor:
         cell = supervisor.spawn("victim")
@@ -83,8 +88,6 @@ def test_a_launcher_that_is_killed():
         assert str(death_of(cell))
         assert until(lambda: not any(map(is_alive, family)))
         assert until(lambda: serves(supervisor))
-        del cell
-    assert until(lambda: not left(before)), left(before)
 
 
 def serves(supervisor):
