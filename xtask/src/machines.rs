@@ -60,6 +60,7 @@ fn build(venv: &Venv, cache: &Path) -> Result<(), XtaskError> {
         // The one before is of no use any more, and large. It may be gone already.
         let _ = fs::remove_file(&stamp);
         let _ = process::run("image rm", image(venv, cache).args(["rm", "default", "--json"]));
+        let _ = fs::remove_dir_all(cache.join("snapshots"));
     }
     eprintln!("image: building the one that virtual machines start from");
     process::run("image build", image(venv, cache).args(["build", "--package", "numpy"]))?;
