@@ -16,6 +16,14 @@ WITHOUT_GROUPS = ["unshare", "-m", "sh", "-c", 'umount -l -R /sys/fs/cgroup; exe
 """Runs a command where no control group is mounted."""
 
 
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path) -> str | None:
+    """Without an image nothing is booted. Returns the cache that the environment names."""
+    given = os.environ.get("PYISOLATE_CACHE")
+    monkeypatch.setenv("PYISOLATE_CACHE", str(tmp_path / "cache"))
+    return given
+
+
 def doctor(*flags: str, within: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command."""
     command = [*(within or []), *DOCTOR, *flags]
@@ -42,6 +50,8 @@ def test_ten_points(require):
         "subinterpreter": True,
         "microvm": False,
     }
+    lacking = {part["name"]: part["remedy"] for part in found["microvm"] if not part["held"]}
+    assert lacking["image"] == "pyisolate image build"
     layers = {row["name"]: row["status"] for row in found["confinement"]["layers"]}
     assert layers["cgroup"] == layers["seccomp"] == "enforced"
 
@@ -59,6 +69,40 @@ def test_a_lost_point_has_its_remedy(require):
     assert found["lacking"][0].startswith("cgroup")
     assert examined(within=WITHOUT_GROUPS)[0] == 0, "cells work there by what is left"
     assert examined("--least", "10", within=WITHOUT_GROUPS)[0] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_a_machine_is_tried(require, cache, monkeypatch):
+    require("userns", "seccomp", "qemu")
+    if cache is None or not Path(cache, "names/default").exists():
+        missing("qemu", "PYISOLATE_CACHE names no cache with an image")
+    monkeypatch.setenv("PYISOLATE_CACHE", cache)
+    monkeypatch.setenv("PYISOLATE_MICROVM_ACCEL", "tcg")
+    status, found = examined()
+    parts = {part["name"]: part for part in found["microvm"]}
+    assert list(parts) == ["qemu", "image", "kernel", "kvm", "emulation"]
+    for name, said in [("qemu", "QEMU "), ("kernel", "Linux "), ("emulation", "a cell answered")]:
+        assert parts[name]["held"], parts[name]
+        assert said in parts[name]["detail"]
+    assert parts["image"]["held"], parts["image"]
+    assert parts["kvm"]["held"] or parts["kvm"]["remedy"]
+    [row] = [row for row in found["backends"] if row["name"] == "microvm"]
+    assert row["works"], row
+    assert "no boundary" in row["detail"]
+    # Emulation counts for nothing.
+    assert ("machine" in [point["name"] for point in found["points"]]) == parts["kvm"]["held"]
+    assert status == 0
+
+
+def test_no_monitor_has_its_remedy(require, monkeypatch, tmp_path):
+    require("userns", "seccomp")
+    monkeypatch.setenv("PYISOLATE_QEMU", str(tmp_path / "qemu"))
+    _, found = examined()
+    parts = {part["name"]: part for part in found["microvm"]}
+    assert not parts["qemu"]["held"]
+    assert "qemu-system-x86" in parts["qemu"]["remedy"]
+    assert not parts["emulation"]["held"]
 
 
 def test_the_table(require):

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use pyisolate_supervisor::{Environment, Examination, Requirement, examine};
+use pyisolate_supervisor::{Environment, Examination, Point, Requirement, examine};
 use serde_json::{Value, json};
 
 use crate::MakeInterpreters;
@@ -20,9 +20,9 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "LAYERS", default_value_t = Requirement::Default)]
     require: Requirement,
 
-    /// How many of the ten guarantees must be kept for success
+    /// How many of the guarantees must be kept for success: ten, and an eleventh with KVM
     #[arg(long, value_name = "POINTS", default_value_t = 0)]
-    #[arg(value_parser = clap::value_parser!(u8).range(0..=10))]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=11))]
     least: u8,
 
     /// Print one object of JSON
@@ -106,6 +106,19 @@ fn print(
             writeln!(out, "  {line}")?;
         }
     }
+    writeln!(out, "\nWhat microvm cells need:")?;
+    for part in &examination.machine {
+        let (mark, said) = match &part.outcome {
+            Ok(seen) => ("there", seen),
+            Err(lost) => ("LACKS", &lost.why),
+        };
+        writeln!(out, "  {mark} {:<10} {}: {said}", part.name, part.guarantee)?;
+        if let Err(lost) = &part.outcome
+            && !lost.remedy.is_empty()
+        {
+            writeln!(out, "                   to have it: {}", lost.remedy)?;
+        }
+    }
     writeln!(out, "\nBackends:")?;
     for (name, works) in &examination.backends {
         let said = match works {
@@ -129,21 +142,7 @@ fn as_json(
     lacking: &Result<Vec<String>, ()>,
     passed: bool,
 ) -> Value {
-    let points = examination.points.iter().map(|point| {
-        let mut object = json!({
-            "name": point.name,
-            "guarantee": point.guarantee,
-            "held": point.outcome.is_ok(),
-        });
-        match &point.outcome {
-            Ok(seen) => object["detail"] = Value::from(seen.as_str()),
-            Err(lost) => {
-                object["detail"] = Value::from(lost.why.as_str());
-                object["remedy"] = Value::from(lost.remedy.as_str());
-            }
-        }
-        object
-    });
+    let points = |points: &[Point]| points.iter().map(point).collect::<Vec<_>>();
     let confinement = examination.confinement.as_ref();
     let confinement = confinement.and_then(|it| serde_json::from_str::<Value>(&it.to_json()).ok());
     let backends = examination.backends.iter().map(|(name, works)| {
@@ -156,10 +155,27 @@ fn as_json(
         "version": 1,
         "passed": passed,
         "grade": examination.grade(),
-        "points": points.collect::<Vec<_>>(),
+        "points": points(&examination.points),
+        "microvm": points(&examination.machine),
         "require": flags.require.to_string(),
         "lacking": lacking.as_ref().ok(),
         "confinement": confinement,
         "backends": backends.collect::<Vec<_>>(),
     })
+}
+
+fn point(point: &Point) -> Value {
+    let mut object = json!({
+        "name": point.name,
+        "guarantee": point.guarantee,
+        "held": point.outcome.is_ok(),
+    });
+    match &point.outcome {
+        Ok(seen) => object["detail"] = Value::from(seen.as_str()),
+        Err(lost) => {
+            object["detail"] = Value::from(lost.why.as_str());
+            object["remedy"] = Value::from(lost.remedy.as_str());
+        }
+    }
+    object
 }

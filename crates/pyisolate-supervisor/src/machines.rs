@@ -57,6 +57,32 @@ pub struct MachineOptions {
     pub memory_bytes: Option<u64>,
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl MachineOptions {
+    /// The image that is asked for. It holds the guest runtime that this host has, `runtime`.
+    pub(crate) fn open_image(&self, cache: &Cache, runtime: &Path) -> Result<Image, SpawnError> {
+        let image = self.image.clone().or_else(|| variable("PYISOLATE_MICROVM_IMAGE"));
+        let image = cache.open(image.as_deref().unwrap_or(DEFAULT_IMAGE))?;
+        check_runtime(&image, runtime)?;
+        Ok(image)
+    }
+
+    /// The accelerator that is asked for.
+    pub(crate) fn accelerator(&self) -> Result<Accelerator, SpawnError> {
+        if let Some(accelerator) = self.accelerator {
+            return Ok(accelerator);
+        }
+        match variable("PYISOLATE_MICROVM_ACCEL").as_deref() {
+            None | Some("kvm") => Ok(Accelerator::Kvm),
+            Some("tcg") => Ok(Accelerator::Tcg),
+            Some(other) => Err(SpawnError::AcceleratorName(other.to_owned())),
+        }
+    }
+}
+
 /// What every machine goes on from, and what drives it.
 #[derive(Debug)]
 pub(crate) struct Base {
@@ -83,23 +109,11 @@ impl Machines {
         if let Some(base) = &*base {
             return Ok(Arc::clone(base));
         }
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let cache = Cache::discover()?;
-        let image = self.options.image.clone().or_else(|| variable("PYISOLATE_MICROVM_IMAGE"));
-        let image = cache.open(image.as_deref().unwrap_or(DEFAULT_IMAGE))?;
-        check_runtime(&image, runtime)?;
+        let image = self.options.open_image(&cache, runtime)?;
         let memory = variable("PYISOLATE_MICROVM_MEMORY").and_then(|value| value.parse().ok());
         let memory_bytes = self.options.memory_bytes.or(memory).unwrap_or(DEFAULT_MEMORY_BYTES);
-        let accelerator = match self.options.accelerator {
-            Some(accelerator) => accelerator,
-            None => match variable("PYISOLATE_MICROVM_ACCEL").as_deref() {
-                None | Some("kvm") => Accelerator::Kvm,
-                Some("tcg") => Accelerator::Tcg,
-                Some(other) => {
-                    return Err(SpawnError::AcceleratorName(other.to_owned()));
-                }
-            },
-        };
+        let accelerator = self.options.accelerator()?;
         let vmm = Qemu::find()?;
         let shape = Shape { accelerator, memory_bytes: memory_bytes.next_multiple_of(2 << 20) };
         let snapshot = match accelerator {
