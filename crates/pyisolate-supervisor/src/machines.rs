@@ -2,7 +2,7 @@
 
 use std::io::BufReader;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyisolate_abi::message::ToGuest;
@@ -260,8 +260,10 @@ fn lead(
     StreamWriter::new(&to_machine).tell(&wake).map_err(failed("wake the machine"))?;
     let Some(resident) = cell.body.as_machine() else { return Err(SpawnError::ShutDown) };
     resident.move_in(machine);
-    let ended = std::sync::Weak::clone(&cell.me);
-    relay_host(guest, BufReader::with_capacity(64 * 1024, from_machine), to_machine, move |end| {
+    let (alive, ended) = (Weak::clone(&cell.me), Weak::clone(&cell.me));
+    let is_over = move || alive.upgrade().is_none_or(|cell| cell.body.has_exited());
+    let from_machine = BufReader::with_capacity(64 * 1024, from_machine);
+    relay_host(guest, from_machine, to_machine, is_over, move |end| {
         if let Some(cell) = ended.upgrade()
             && let Some(resident) = cell.body.as_machine()
         {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pyisolate_abi::frame::Frame;
 use pyisolate_abi::message::{Answer, ToGuest, ToHost};
@@ -14,6 +15,9 @@ use super::wire::{Message, RelayError, StreamReader, StreamWriter, Told};
 use crate::buffer::{map_buffer, write_all};
 use crate::guest::{GuestDescriptors, GuestEnd, GuestReader, GuestWriter};
 use crate::ring::{Received, Sent};
+
+/// How long the ring may be full before the machine is looked at.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// How a relay in the host ended.
 #[derive(Debug)]
@@ -41,12 +45,16 @@ fn lock(lent: &LentBuffers) -> std::sync::MutexGuard<'_, HashMap<u32, Lent>> {
 /// Relays between a guest's end and the stream to a machine, in two threads, until either ends.
 /// `ended` is called once, in one of them, after which the end of the channel is closed.
 ///
+/// `is_over` says whether the machine is gone. What it sent before and has no room in the ring, then
+/// has nobody to wait for it: the host may be taking it slowly, or not at all.
+///
 /// # Errors
 /// The kernel has no thread to give.
 pub fn relay_host(
     end: GuestEnd,
     from_machine: impl Read + Send + 'static,
     to_machine: impl Write + Send + 'static,
+    is_over: impl Fn() -> bool + Send + 'static,
     ended: impl FnOnce(RelayEnd) + Send + 'static,
 ) -> io::Result<()> {
     let GuestEnd { writer, reader, descriptors, control } = end;
@@ -60,7 +68,7 @@ pub fn relay_host(
         drop(control_too);
     })?;
     thread("pyisolate-from-vm").spawn(move || {
-        let end = match pass_up(writer, &lent, StreamReader::new(from_machine)) {
+        let end = match pass_up(writer, &lent, StreamReader::new(from_machine), &is_over) {
             Ok(Some(told)) => RelayEnd::Told(told),
             Ok(None) => RelayEnd::Gone,
             Err(error) => RelayEnd::Failed(error),
@@ -120,6 +128,7 @@ fn pass_up(
     mut writer: GuestWriter,
     lent: &LentBuffers,
     mut stream: StreamReader<impl Read>,
+    is_over: &impl Fn() -> bool,
 ) -> Result<Option<Told>, RelayError> {
     loop {
         match stream.next()? {
@@ -143,9 +152,13 @@ fn pass_up(
                     lock(lent).remove(&frame.store);
                     urgent = ToHost::from_frame(&frame).is_ok_and(|message| message.is_urgent());
                 }
-                match writer.send(&[&stream.body], urgent, None)? {
-                    Sent::Sent => {}
-                    Sent::Full | Sent::PeerGone => return Ok(None),
+                loop {
+                    let look = Instant::now() + BETWEEN_LOOKS;
+                    match writer.send(&[&stream.body], urgent, Some(look))? {
+                        Sent::Sent => break,
+                        Sent::Full if !is_over() => {}
+                        Sent::Full | Sent::PeerGone => return Ok(None),
+                    }
                 }
             }
         }

@@ -257,7 +257,7 @@ def a_paced_cell_still_meets_its_limits(host: Host) -> None:
 @GROUP.program("own process")
 def a_share_of_the_processors(host: Host) -> None:
     cell = host.spawn(cpu_rate_max=0.05)
-    cell.exec("for _ in range(200): sum(range(20_000))")
+    cell.exec("for _ in range(80): sum(range(20_000))")
     cell.run("post('still here')")
     host.told("it stood still", cell.cell.stats.throttled_ms > 0)
     host.refuse_spawn(says=["cpu_rate_max"], cpu_rate_max=0.001)
