@@ -46,6 +46,18 @@ def test_everything_holds_in_a_sub_interpreter(require, tmp_path):
     assert done.stdout.rstrip().endswith("checks held.")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("machines")
+def test_everything_holds_in_a_virtual_machine(require, tmp_path):
+    require("landlock")
+    done = demo("--backend", "microvm", "--accel", "tcg", cwd=tmp_path)
+    assert (done.stderr, done.returncode) == ("", 0), done.stdout
+    assert "BROKEN" not in done.stdout
+    assert "virtual-machine" in done.stdout
+    assert done.stdout.rstrip().endswith("checks held.")
+
+
 def test_nothing_is_left_behind(require, tmp_path):
     require("userns", "seccomp")
     done = demo(env={**os.environ, "TMPDIR": str(tmp_path)})

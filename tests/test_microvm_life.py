@@ -214,7 +214,7 @@ def test_damaged_snapshots_are_made_anew(cache):
         damage(kept)
         in_a_host(cache)
         sizes = [(kept / name).stat().st_size for name in ("memory", "state")]
-        assert sizes[0] == 1 << 30, damage
+        assert sizes[0] > 1 << 30, damage
         assert sizes[1] > 1000, damage
 
 

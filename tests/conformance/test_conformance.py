@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-import pyisolate
-from conftest import missing
 from pyisolate.conformance import Program, Runner, Runners, programs
 from pyisolate.conformance.backends import FEATURES
 from pyisolate.conformance.canonical import canonical
@@ -16,7 +14,8 @@ from pyisolate.conformance.host import Host
 from pyisolate.conformance.recorded import digest, dump, load
 
 PROGRAMS = programs()
-BACKENDS = ["process", "subinterpreter", pytest.param("microvm", marks=pytest.mark.slow)]
+MACHINES = pytest.param("microvm", marks=[pytest.mark.slow, pytest.mark.timeout(180)])
+BACKENDS = ["process", "subinterpreter", MACHINES]
 """Those that the suite is run against."""
 
 
@@ -24,22 +23,18 @@ BACKENDS = ["process", "subinterpreter", pytest.param("microvm", marks=pytest.ma
 def outcomes(request, require):
     """`outcomes(program)`: what became of it. Machines run ahead of the tests, one for each CPU."""
     backend = request.param
-    require("userns", "seccomp", *(["qemu"] if backend == "microvm" else []))
+    require("userns", "seccomp")
+    if backend == "microvm":
+        request.getfixturevalue("machines")
     chosen = [
         item.callspec.params["program"]
         for item in request.session.items
         if "outcomes" in item.fixturenames and item.callspec.params["outcomes"] == backend
     ]
     jobs = os.process_cpu_count() if backend == "microvm" else 1
-    try:
-        runners = Runners(backend, load(), jobs)
-    except pyisolate.SandboxError as error:
-        if backend != "microvm":
-            raise
-        missing("qemu", str(error))
-    with runners:
+    with Runners(backend, load(), jobs) as runners:
         running = {program.name: runners.start(program) for program in chosen}
-        yield lambda program: running[program.name].result(50)
+        yield lambda program: running[program.name].result(100)
 
 
 @pytest.fixture(scope="module")
