@@ -4,7 +4,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyisolate_jail::{Cgroups, Controller, Group, GroupLimits, Layer, LayerName, Status};
 use pyisolate_policy::Limits;
@@ -17,6 +17,8 @@ const PLACING_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a group that could not be removed is tried again: what stays of its last process is gone in
 /// a few milliseconds, unless the machine is starved.
 const REMOVE_AGAIN: Duration = Duration::from_millis(50);
+/// How long that is tried at the end.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// What a group has beyond the cell's own memory and its messages on their way, in bytes: the
 /// kernel's own for a process, its threads and its channel, and page cache of the runtime.
 const KERNEL_BYTES: u64 = 32 << 20;
@@ -226,7 +228,15 @@ fn work(jobs: &Receiver<Job>) {
         staying.retain(|group| !group.remove());
         match job {
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                // A killed monitor gives back its memory before it is gone.
+                let deadline = Instant::now() + LEAVE_PATIENCE;
+                while !staying.is_empty() && Instant::now() < deadline {
+                    std::thread::sleep(REMOVE_AGAIN);
+                    staying.retain(|group| !group.remove());
+                }
+                return;
+            }
             Ok(Job::Place(cell)) => {
                 let Some(placement) = cell.body.placement() else { continue };
                 placement.settle(match &groups {
