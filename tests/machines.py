@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,14 @@ def archive(name: str, bytes: bytes) -> bytes:
     return one(name, 0o100755, bytes) + one("TRAILER!!!", 0, b"")
 
 
-def put(cache: Path, name: str, source: Path, **changes: Any) -> None:
-    """A variant of an image: its files, and a manifest with other values."""
+def put(
+    cache: Path,
+    name: str,
+    source: Path,
+    lay: Callable[..., object] = shutil.copyfile,
+    **changes: Any,
+) -> None:
+    """A variant of an image: its files, laid down by `lay`, and a manifest with other values."""
     manifest = json.loads((source / "manifest.json").read_text()) | changes
     text = json.dumps(manifest).encode()
     hash = hashlib.sha256(text).hexdigest()
@@ -74,7 +81,7 @@ def put(cache: Path, name: str, source: Path, **changes: Any) -> None:
     for made in (cache, cache / "images", cache / "names", folder):
         made.mkdir(mode=0o700, exist_ok=True)
     for file in ("kernel", "initramfs"):
-        shutil.copyfile(source / file, folder / file)
+        lay(source / file, folder / file)
     (folder / "manifest.json").write_bytes(text)
     (cache / "names" / name).write_text(hash)
 
@@ -102,9 +109,9 @@ def sent(cell: pyisolate.Cell, source: str, patience: float = 20) -> Any:
 
 
 def groups() -> set[str]:
-    """The control groups of cells."""
-    root = Path("/sys/fs/cgroup")
-    return {str(path) for path in root.glob("**/pyisolate-*/*") if path.is_dir()}
+    """The control groups of this process's cells."""
+    mine = Path("/sys/fs/cgroup").glob(f"**/pyisolate-*-{os.getpid()}-*/*")
+    return {str(path) for path in mine if path.is_dir()}
 
 
 def holdings() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -367,7 +368,8 @@ def bare(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("PYISOLATE_CACHE", str(folder))
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 def refusal(**options):

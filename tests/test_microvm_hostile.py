@@ -8,6 +8,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -77,14 +78,14 @@ def hostile_files(machines, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile") / "image"
     program = Path(__file__).with_name("hostile_init.py").read_text()
     yield folder, with_init(folder_of(machines), folder, program)
-    for path in folder.iterdir():
-        path.unlink()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def make_image(hostile_files, machines, tmp_path_factory):
     """`make_image(**environment)`: the cache of an image with words on its kernel's line."""
     folder, changes = hostile_files
+    made = []
 
     def make(**environment):
         cache = tmp_path_factory.mktemp("cache")
@@ -92,10 +93,13 @@ def make_image(hostile_files, machines, tmp_path_factory):
         manifest = folder / "manifest.json"
         words = json.loads(manifest.read_text())["environment"]
         words += [[name, value] for name, value in environment.items()]
-        put(cache, "default", folder, environment=words, **changes)
+        put(cache, "default", folder, os.link, environment=words, **changes)
+        made.append(cache)
         return cache
 
-    return make
+    yield make
+    for cache in made:
+        shutil.rmtree(cache)
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +366,8 @@ AT_BOOT = {
     ids=[f"wake: {name}" for name in AT_WAKE] + [f"boot: {name}" for name in AT_BOOT],
 )
 def test_machines_that_never_become_cells(make_image, watched, monkeypatch, place, source):
-    monkeypatch.setenv("PYISOLATE_CACHE", str(make_image(AT=place, ATTACK=source.encode().hex())))
+    cache = make_image(AT=place, ATTACK=source.encode().hex())
+    monkeypatch.setenv("PYISOLATE_CACHE", str(cache))
     with pyisolate.Supervisor(backend="microvm") as supervisor:
         begun = time.monotonic()
         with pytest.raises(pyisolate.SandboxError) as caught:
@@ -372,6 +377,7 @@ def test_machines_that_never_become_cells(make_image, watched, monkeypatch, plac
         assert supervisor.list_active() == []
         with supervisor.spawn("other", backend="process", allowed_imports=["math"]) as cell:
             assert cell.call("math.gcd", 12, 18, timeout=PATIENCE) == 6
+    shutil.rmtree(cache / "snapshots", ignore_errors=True)
 
 
 def test_the_control_serves(supervisor):

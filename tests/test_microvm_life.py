@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,9 +150,7 @@ def cache(machines, tmp_path):
     folder = tmp_path / "cache"
     put(folder, "default", folder_of(machines))
     yield folder
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.unlink()
+    shutil.rmtree(folder)
 
 
 def start_host(cache, program):
