@@ -327,3 +327,12 @@ def test_no_performance_figure_is_typed_into_the_documents():
     figure = re.compile(r"\d\s*(µs|us|GB/s|GiB/s|messages/s|cells/s|requests/s)\b")
     for paper in (ROOT / "docs").glob("*.md"):
         assert figure.findall(paper.read_text(encoding="utf-8")) == []
+
+
+def test_the_microvm_paper_shows_what_happens(machines, tmp_path):
+    """Its shell lines install programs and are not run here."""
+    walk = Walk("docs/microvm.md", tmp_path)
+    shown = [block for block in walk.blocks if block.language == "python"]
+    assert shown
+    for block in shown:
+        walk.python(block)
