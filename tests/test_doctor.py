@@ -111,7 +111,7 @@ def test_the_table(require):
     assert Path(sys.prefix, "bin/pyisolate-doctor").exists()
 
 
-@pytest.mark.parametrize("flags", [["--least", "11"], ["--require", "walls"], ["--wat"]])
+@pytest.mark.parametrize("flags", [["--least", "12"], ["--require", "walls"], ["--wat"]])
 def test_what_makes_no_sense(flags):
     ended = doctor(*flags)
     assert ended.returncode == 2

@@ -620,8 +620,26 @@ def after_fork():
         numpy_random.seed()
     if (uuid := modules.get("uuid")) is not None:
         uuid._node = uuid._last_timestamp = None
+        _renew_uuid1(uuid)
     if (tempfile := modules.get("tempfile")) is not None:
         tempfile._name_sequence = None
+
+
+def _renew_uuid1(uuid):
+    """Gives `uuid1` a sequence and a node of its own: those that libuuid made up it keeps for good."""
+    native = getattr(uuid._generate_time_safe, "native", uuid._generate_time_safe)
+    if native is None:
+        return
+    own = bytearray(os.urandom(8))
+    own[0] = own[0] & 0x3F | 0x80  # the variant
+    own[2] |= 1  # no network card's
+
+    def generate():
+        made, safe = native()
+        return made[:8] + own, safe
+
+    generate.native = native
+    uuid._generate_time_safe = generate
 
 
 def after_restore():

@@ -181,7 +181,8 @@ fn it_holds_what_was_asked_for_and_nothing_else() {
     assert_eq!(*mode, 0o100_755);
     let init = String::from_utf8(init.clone()).unwrap();
     assert!(init.starts_with("#!/python/bin/python3 -sPSBXutf8\n"), "{init}");
-    assert!(init.ends_with("runtime.machine([\"/packages/0\"])\n"), "{init}");
+    let ours = "runtime.init([\"/pyisolate/runtime.so\", '/python/bin/python3', ";
+    assert!(init.contains(ours) && init.ends_with(", \"/packages/0\"])\n"), "{init}");
     let manifest = image.manifest();
     assert!(manifest.environment.contains(&("PYTHONHOME".into(), "/python".into())));
     assert!(manifest.python.starts_with(&format!("{major}.{minor}.")));
