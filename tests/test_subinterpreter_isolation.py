@@ -190,7 +190,7 @@ def test_closing_every_number_closes_none_of_the_hosts():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         cell = new_interpreter(allowed_imports=["os"])
-        cell.exec("import os\nos.closerange(0, 4096)\nos.close(0)")
+        cell.exec("import os\nos.closerange(0, 4096)")
         assert isinstance(death_of(cell), pyisolate.CellDied)
         ours.send(b"x")
         assert theirs.recv(1) == b"x"
