@@ -167,3 +167,36 @@ class _Finder:
                 found.loader = _Loader(found.loader)
                 return found
         return None
+
+
+def renew_randomness():
+    """Renews what a new cell would share with others of the same zygote or snapshot: OpenSSL tells
+    processes apart by their id, and every cell is process 1 of its own namespace.
+    """
+    modules = sys.modules
+    if (ssl := modules.get("_ssl")) is not None:
+        ssl.RAND_add(os.urandom(48), 48.0)
+    if (numpy_random := modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+    if (uuid := modules.get("uuid")) is not None:
+        uuid._node = uuid._last_timestamp = None
+        _renew_uuid1(uuid)
+    if (tempfile := modules.get("tempfile")) is not None:
+        tempfile._name_sequence = None
+
+
+def _renew_uuid1(uuid):
+    """Gives `uuid1` a sequence and a node of its own: those that libuuid made up it keeps for good."""
+    native = getattr(uuid._generate_time_safe, "native", uuid._generate_time_safe)
+    if native is None:
+        return
+    own = bytearray(os.urandom(8))
+    own[0] = own[0] & 0x3F | 0x80  # the variant
+    own[2] |= 1  # no network card's
+
+    def generate():
+        made, safe = native()
+        return made[:8] + own, safe
+
+    generate.native = native
+    uuid._generate_time_safe = generate
